@@ -1,0 +1,86 @@
+"""The envelope around every event: its fields, its time format, its ids, its canonical JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import b32encode
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+Json = dict[str, Any]
+
+
+class Event(NamedTuple):
+    """One stored event as folds see it: `data` decoded and upcast, `private` not among the fields.
+
+    `at` is the stored text, fixed width (`2026-11-23T14:03:00.123456Z`), so that it compares as text.
+    """
+
+    position: int
+    type: str
+    at: str
+    tick: str | None
+    cause: int | None
+    session: str | None
+    category: str | None
+    data: Json
+
+
+class Record(NamedTuple):
+    """One stored row, exactly as it lies in the table; `data` and `private` are the stored text."""
+
+    position: int
+    id: str
+    type: str
+    version: int
+    at: str
+    tick: str | None
+    cause: int | None
+    session: str | None
+    category: str | None
+    actor: str
+    data: str
+    private: str | None
+    salt: bytes | None
+    hash: bytes
+
+
+COLUMNS = Record._fields
+
+
+def to_text(microseconds: int) -> str:
+    """Microseconds since the epoch as the stored text: ISO-8601, UTC, always 27 characters."""
+    seconds, fraction = divmod(microseconds, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{fraction:06d}Z"
+
+
+def to_micros(text: str) -> int:
+    """The stored text (or any ISO-8601 time with a zone) as microseconds since the epoch.
+
+    Raises ValueError where the text is no time or has no zone.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def to_json(value: object) -> str:
+    """Canonical text of a JSON value: no spaces, keys in the order given, no NaN, no lone surrogates.
+
+    Raises ValueError for what UTF-8 or JSON cannot carry.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text.encode("utf-8")  # a lone surrogate must fail here, before any transaction
+    return text
+
+
+def short_id(kind: str, *parts: object) -> str:
+    """A short base32 hash behind the letter of its kind (`s` session, `t` pass, `e` event), stable for its parts.
+
+    A session's parts are store id and token, so that two stores never name a session alike.
+    """
+    digest = hashlib.sha256("\x1f".join(("loop.id/1", kind, *map(str, parts))).encode()).digest()
+    return kind + b32encode(digest).decode().lower()[:11]

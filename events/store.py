@@ -1,0 +1,516 @@
+"""`EventLog`: the only code that opens or writes the store, and the only module that imports SQLite.
+
+A store is one SQLite file with one append-only table. Positions are gapless because the next one is taken inside
+`BEGIN IMMEDIATE`; commit order is position order. Readers open read-only, fetch in pages and hold no transaction
+between them, so that nobody's rendering pins the write-ahead log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from events.chain import GENESIS, link
+from events.clock import Clock, SystemClock
+from events.envelope import COLUMNS, Event, Record, short_id, to_json, to_micros, to_text
+from events.errors import StoreBusy, StoreError, StoreTooNew
+from events.upcast import upcast
+from migrations import APPLICATION_ID, SCHEMA
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from events.catalog import Payload
+else:
+    try:
+        import pysqlite3.dbapi2 as sqlite3
+    except ImportError:  # not on Linux: the interpreter's own, perhaps with the WAL-reset bug, hence `wal_is_safe`
+        import sqlite3
+
+PAGE = 1_000  # rows a reader fetches at once
+BUSY_SECONDS = 15.0  # how long a writer waits for the write lock
+RETRY_SECONDS = 0.001  # constant: SQLite's own back-off lets old waiters starve
+CLOCK_TOLERANCE = 2_000_000  # microseconds that the wall clock may lag behind the log without being called stepped
+
+_INSERT = f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_FOLD_COLUMNS = "position, type, version, at, tick, cause, session, category, data"
+
+Entropy = Callable[[int], bytes]
+
+
+class Head(NamedTuple):
+    """The newest event: its position, its stored time, its hash. An empty log has position 0 and no time."""
+
+    position: int
+    at: str | None
+    hash: bytes
+
+
+class Filter(NamedTuple):
+    """What `EventLog.select` looks for; every field left out matches everything. `types` are globs (`lock.*`)."""
+
+    types: tuple[str, ...] = ()
+    session: str | None = None
+    category: str | None = None
+    tick: str | None = None
+    since: str | None = None
+    until: str | None = None
+    after: int = 0
+    upto: int | None = None
+
+
+def sqlite_version() -> str:
+    """The version of the SQLite library in use."""
+    return str(sqlite3.sqlite_version)
+
+
+def wal_is_safe(version: str | None = None) -> bool:
+    """Whether this SQLite has the fix for the WAL-reset corruption bug (3.51.3, or its backports)."""
+    major, minor, patch = (int(part) for part in (version or sqlite_version()).split(".")[:3])
+    if (major, minor) in {(3, 50), (3, 44)}:
+        return patch >= {50: 7, 44: 6}[minor]
+    return (major, minor, patch) >= (3, 51, 3)
+
+
+class Transaction:
+    """One `BEGIN IMMEDIATE` with one clock reading: read the tail, decide, append. Made by `EventLog.transaction`."""
+
+    def __init__(self, log: EventLog, head: Head, now: int) -> None:
+        self._log = log
+        self._head = head
+        self.now = now
+        """Microseconds since the epoch; the `at` of everything appended here."""
+        self.at = to_text(now)
+
+    @property
+    def head(self) -> int:
+        """The position of the newest event, appended ones included."""
+        return self._head.position
+
+    def session_id(self, token: int) -> str:
+        """The id of the session that a `session.requested` at position `token` grants."""
+        return short_id("s", self._log.store_id, token)
+
+    def tick_id(self, position: int) -> str:
+        """The id of the pass whose `tick.started` is at `position`."""
+        return short_id("t", self._log.store_id, position)
+
+    def events(self, after: int) -> list[Event]:
+        """Every event behind `after`, for folding the tail under the write lock."""
+        return list(self._log.events(after))
+
+    def append(
+        self,
+        payload: Payload,
+        *,
+        actor: str,
+        tick: str | None = None,
+        cause: int | None = None,
+        session: str | None = None,
+        category: str | None = None,
+    ) -> Event:
+        """Append one event at head + 1 and return it as folds will see it.
+
+        Raises StoreError where the row is refused (disk full, a second end of one session), ValueError where the
+        payload holds text that UTF-8 cannot carry.
+        """
+        data, private = payload.split()
+        position = self._head.position + 1
+        private_text = None if private is None else to_json(private)
+        record = Record(
+            position=position,
+            id=short_id("e", self._log.store_id, position),
+            type=payload.type,
+            version=payload.version,
+            at=self.at,
+            tick=tick,
+            cause=cause,
+            session=session,
+            category=category,
+            actor=actor,
+            data=to_json(data),
+            private=private_text,
+            salt=None if private_text is None else self._log.entropy(16),
+            hash=b"",
+        )
+        record = record._replace(hash=link(self._head.hash, record))
+        self._log.insert(record)
+        self._head = Head(position, record.at, record.hash)
+        return Event(position, record.type, record.at, tick, cause, session, category, data)
+
+
+class EventLog:
+    """The log. `open` for writers, `read` for readers, `empty` for a store that does not exist yet."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path | None, clock: Clock, entropy: Entropy) -> None:
+        self._connection = connection
+        self._path = path
+        self._clock = clock
+        self.entropy = entropy
+        self._pid = os.getpid()
+        self._store_id: str | None = None
+
+    # ── opening ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        clock: Clock | None = None,
+        entropy: Entropy = secrets.token_bytes,
+        release: str = "",
+    ) -> EventLog:
+        """The store at `path` for writing, created or migrated where needed.
+
+        Raises StoreError (no database, missing though its directory holds the traces of one, unwritable), StoreTooNew,
+        StoreBusy. Any number of processes may open a new store at once.
+        """
+        _refuse_traces_without_store(path)
+        with _translated(path):
+            _create_file(path)
+            connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+            log = cls(connection, path, clock or SystemClock(), entropy)
+            try:
+                log._prepare(release)
+            except BaseException:
+                connection.close()
+                raise
+        return log
+
+    @classmethod
+    def read(cls, path: Path) -> EventLog:
+        """The store at `path` read-only, whatever older schema it has; a missing one reads as an empty log."""
+        if not path.exists():
+            _refuse_traces_without_store(path)
+            return cls.empty()
+        with _translated(path):
+            uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)
+            try:
+                connection.execute("PRAGMA query_only = ON")
+                version = _schema(connection, path)
+                if version == 0:  # created this instant by somebody who has not migrated it yet
+                    connection.close()
+                    return cls.empty()
+            except BaseException:
+                connection.close()
+                raise
+        return cls(connection, path, SystemClock(), secrets.token_bytes)
+
+    @classmethod
+    def empty(cls) -> EventLog:
+        """A log in memory with no events: what a store that does not exist yet reads as."""
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        log = cls(connection, None, SystemClock(), secrets.token_bytes)
+        _migrate(connection)
+        return log
+
+    @classmethod
+    def in_memory(cls, *, clock: Clock, entropy: Entropy = secrets.token_bytes, release: str = "") -> EventLog:
+        """A writable store in memory, otherwise like `open`: for the simulator and for tests of pure logic."""
+        log = cls(sqlite3.connect(":memory:", isolation_level=None), None, clock, entropy)
+        log._prepare(release)
+        return log
+
+    def close(self) -> None:
+        """Close the connection; the log must not be used after."""
+        self._connection.close()
+
+    def _prepare(self, release: str) -> None:
+        connection = self._connection
+        before = _schema(connection, self._path)
+        mode = "wal" if wal_is_safe() else "delete"
+        self._patiently(f"PRAGMA journal_mode = {mode}")
+        for pragma in ("synchronous = FULL", "foreign_keys = ON", "recursive_triggers = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        if before == SCHEMA:
+            return
+        with self.transaction() as transaction:
+            before = _schema(connection, self._path)  # again: somebody may have migrated while we waited
+            if before == SCHEMA:
+                return
+            _migrate(connection)
+            from events.catalog import StoreMigrated
+
+            store = self._store_id = short_id("l", self.entropy(32).hex()) if before == 0 else self.store_id
+            transaction.append(
+                StoreMigrated(
+                    store=store,
+                    schema_from=before,
+                    schema_to=SCHEMA,
+                    sqlite=sqlite_version(),
+                    release=release,
+                ),
+                actor="store",
+            )
+
+    # ── writing ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """One write transaction with one clock reading; commits at the end, rolls back on any exception.
+
+        Time never runs backwards in the log: a reading up to CLOCK_TOLERANCE behind the head takes the head's time,
+        one further behind is recorded as `clock.stepped` first.
+        """
+        if os.getpid() != self._pid:
+            raise RuntimeError("a store opened before a fork is used after it; open it again in the child")
+        with _translated(self._path):
+            self._patiently("BEGIN IMMEDIATE")
+        try:
+            with _translated(self._path):
+                transaction = self._begin()
+            yield transaction
+            with _translated(self._path):
+                self._patiently("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _begin(self) -> Transaction:
+        """The transaction just begun, with its clock reading."""
+        reading = self._clock.now()
+        head = self.head() if _schema(self._connection, self._path) else Head(0, None, GENESIS)
+        last = to_micros(head.at) if head.at is not None else reading
+        if last - reading <= CLOCK_TOLERANCE:
+            return Transaction(self, head, max(reading, last))
+        from events.catalog import ClockStepped
+
+        transaction = Transaction(self, head, reading)
+        stepped = ClockStepped(expected=to_text(last), observed=to_text(reading), seconds=(reading - last) / 1e6)
+        transaction.append(stepped, actor="store")
+        return transaction
+
+    def _patiently(self, statement: str) -> None:
+        """Run a statement that may find the store busy, again each millisecond for BUSY_SECONDS."""
+        execute = self._connection.execute
+        execute("PRAGMA busy_timeout = 0")  # plain reads keep SQLite's own patience, which starves old waiters
+        deadline = self._clock.monotonic() + BUSY_SECONDS
+        try:
+            while True:
+                try:
+                    execute(statement)
+                    return
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                        raise
+                    if self._clock.monotonic() >= deadline:
+                        raise StoreBusy(
+                            f"{self._path}: another process held the write lock for {BUSY_SECONDS:.0f} s",
+                            "nothing was written; run the command again, or see who holds it with `fuser`",
+                        ) from None
+                    self._clock.sleep(RETRY_SECONDS)
+        finally:
+            execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+
+    def insert(self, record: Record) -> None:
+        """Write one complete row; for `Transaction.append` and imports only, inside a transaction."""
+        with _translated(self._path):
+            self._connection.execute(_INSERT, record)
+
+    # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def store_id(self) -> str:
+        """The store's name for good, from `store.migrated` at position 1; empty for an empty log."""
+        if self._store_id is None:
+            row = self._connection.execute("SELECT data FROM events WHERE position = 1").fetchone()
+            self._store_id = "" if row is None else str(json.loads(row[0])["store"])
+        return self._store_id
+
+    def head(self) -> Head:
+        """The newest event."""
+        row = self._connection.execute(
+            "SELECT position, at, hash FROM events ORDER BY position DESC LIMIT 1"
+        ).fetchone()
+        return Head(0, None, GENESIS) if row is None else Head(*row)
+
+    def at(self, position: int) -> Head:
+        """The event at `position` as if it were the newest; position 0 is the empty log.
+
+        Raises StoreError where there is none.
+        """
+        if position == 0:
+            return Head(0, None, GENESIS)
+        row = self._connection.execute(
+            "SELECT position, at, hash FROM events WHERE position = ?", (position,)
+        ).fetchone()
+        if row is None:
+            raise StoreError(f"the log has no position {position}", f"it ends at {self.head().position}")
+        return Head(*row)
+
+    def position_at(self, at: str) -> int:
+        """The last position whose time is not after `at` (stored text); 0 where the log begins later.
+
+        Where the clock was stepped back the log's order rules: the answer is the newest such event.
+        """
+        row = self._connection.execute(
+            "SELECT position FROM events WHERE at <= ? ORDER BY position DESC LIMIT 1", (at,)
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def events(self, after: int = 0, upto: int | None = None) -> Iterator[Event]:
+        """Events after a position in order, decoded and upcast, fetched in pages."""
+        loads = json.loads
+        end = 2**62 if upto is None else upto
+        query = f"SELECT {_FOLD_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"
+        while True:
+            with _translated(self._path):
+                rows = self._connection.execute(query, (after, end, PAGE)).fetchall()
+            for position, type, version, at, tick, cause, session, category, data in rows:
+                yield Event(
+                    position, type, at, tick, cause, session, category, upcast(type, version, loads(data))
+                )
+            if len(rows) < PAGE:
+                return
+            after = rows[-1][0]
+
+    def select(self, wanted: Filter, *, limit: int | None = None, newest: bool = False) -> list[Record]:
+        """Whole rows that match, in order of position; with `newest` the last `limit` of them."""
+        clauses, values = ["position > ?"], [wanted.after]  # type: list[str], list[Any]
+        if wanted.types:
+            clauses.append("(" + " OR ".join("type GLOB ?" for _ in wanted.types) + ")")
+            values += wanted.types
+        for column, operator, value in (
+            ("position", "<=", wanted.upto),
+            ("session", "=", wanted.session),
+            ("category", "=", wanted.category),
+            ("tick", "=", wanted.tick),
+            ("at", ">=", wanted.since),
+            ("at", "<=", wanted.until),
+        ):
+            if value is not None:
+                clauses.append(f"{column} {operator} ?")
+                values.append(value)
+        order = "DESC" if newest else "ASC"
+        query = f"SELECT {', '.join(COLUMNS)} FROM events WHERE {' AND '.join(clauses)} ORDER BY position {order}"
+        if limit is not None:
+            query += " LIMIT ?"
+            values.append(limit)
+        with _translated(self._path):
+            rows = [Record(*row) for row in self._connection.execute(query, values).fetchall()]
+        return rows[::-1] if newest else rows
+
+    def ids(self, prefix: str, limit: int = 10) -> list[tuple[str, str]]:
+        """(kind, id) of sessions, passes and events whose id begins with `prefix`; kind is a column's name."""
+        found: list[tuple[str, str]] = []
+        upper = prefix + "\x7f"
+        for column in ("session", "tick", "id"):
+            rows: Sequence[Any] = self._connection.execute(
+                f"SELECT DISTINCT {column} FROM events WHERE {column} >= ? AND {column} < ? LIMIT ?",
+                (prefix, upper, limit),
+            ).fetchall()
+            found += [(column, str(row[0])) for row in rows]
+        return found
+
+    def worker_pids(self, sessions: Sequence[str]) -> dict[str, int]:
+        """Session -> its worker's pid, of those given that ever started."""
+        marks = ", ".join("?" * len(sessions))
+        rows: Sequence[Any] = self._connection.execute(
+            f"SELECT session, data FROM events WHERE type = 'session.started' AND session IN ({marks})", sessions
+        ).fetchall()
+        return {str(session): int(json.loads(data)["pid"]) for session, data in rows}
+
+    # ── snapshots ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def load_snapshot(self, version: str, upto: int) -> tuple[int, bytes] | None:
+        """(position, state) of the newest snapshot of this version at or before `upto`, its hash still the chain's."""
+        row = self._connection.execute(
+            "SELECT s.position, s.state FROM snapshots s JOIN events e USING (position)"
+            " WHERE s.version = ? AND s.position <= ? AND s.hash = e.hash ORDER BY s.position DESC LIMIT 1",
+            (version, upto),
+        ).fetchone()
+        return None if row is None else (int(row[0]), bytes(row[1]))
+
+    def save_snapshot(self, version: str, position: int, state: bytes) -> None:
+        """Keep `state` for `position`; snapshots of other versions of the folds are dropped, they cannot be read."""
+        with self.transaction():
+            self._connection.execute("DELETE FROM snapshots WHERE version <> ?", (version,))
+            self._connection.execute(
+                "INSERT OR IGNORE INTO snapshots (version, position, hash, state)"
+                " SELECT ?, position, hash, ? FROM events WHERE position = ?",
+                (version, state, position),
+            )
+
+
+def _schema(connection: sqlite3.Connection, path: Path | None) -> int:
+    """The store's schema number, 0 for a new file; raises for another program's database or a newer schema."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    if version == 0 and application == 0:
+        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            raise StoreError(f"{path} is a database of another program", "name another place in loop.state")
+        return 0
+    if application != APPLICATION_ID:
+        raise StoreError(f"{path} is a database of another program", "name another place in loop.state")
+    if version > SCHEMA:
+        raise StoreTooNew(
+            f"{path} has schema {version}; this loop knows schemas up to {SCHEMA}",
+            "upgrade loop: pip install --upgrade loop-control",
+        )
+    return version
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema to SCHEMA; inside the caller's write transaction, so that one process alone does it."""
+    from sqlite_utils.db import Database
+
+    from migrations.migrations import migrations
+
+    migrations.apply(Database(connection, execute_plugins=False))
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _refuse_traces_without_store(path: Path) -> None:
+    """A missing store beside lock files or run directories is a loss, not a beginning."""
+    if path.exists():
+        return
+    for name in ("locks", "runs"):
+        directory = path.parent / name
+        if directory.is_dir() and any(directory.iterdir()):
+            raise StoreError(
+                f"{path} is missing, but {directory} is not empty: the log was lost or moved",
+                f"restore {path.name} from a backup; to begin anew, move {path.parent} away once nothing runs",
+            )
+
+
+def _create_file(path: Path) -> None:
+    """Make directory (0700) and file (0600) before SQLite would make them with wider permissions."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass
+
+
+@contextmanager
+def _translated(path: Path | None) -> Iterator[None]:
+    """SQLite's and the file system's errors as ours: the file named, the mend said."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise StoreBusy(f"{path}: {error}", "nothing was written; run the command again") from error
+        hint = {
+            sqlite3.SQLITE_NOTADB: "the file is no loop store; restore it from a backup or name another loop.state",
+            sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a backup",
+            sqlite3.SQLITE_FULL: "free some space; nothing of this step was written",
+            sqlite3.SQLITE_READONLY: "make the directory and the file writable, or name another loop.state",
+            sqlite3.SQLITE_CANTOPEN: "check that the directory exists and can be written",
+            sqlite3.SQLITE_IOERR: "look at the disk and its free space; nothing of this step was written",
+            sqlite3.SQLITE_PERM: "check the permissions of the file and its directory",
+        }.get(code, "run `loop doctor`")
+        raise StoreError(f"{path}: {error}", hint) from error
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}", "check the directory, its space and rights") from error
