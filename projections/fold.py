@@ -1,0 +1,56 @@
+"""What every fold shares: the shape of a handler, and windows made of whole UTC hours.
+
+A projection is a dict that `initial()` makes and handlers change in place, one per event type. It holds facts only,
+never anything that time alone would change, and stays bounded however long the log is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from events.envelope import Event, to_text
+
+Handler = Callable[[Any, Event], None]
+Handlers = Mapping[str, Handler]
+
+HOUR = 3_600_000_000  # microseconds
+EXACT = 2 * HOUR  # windows up to this long are counted from exact starts, longer ones from whole hours
+HOURS_KEPT = 240  # hours with an event in them that a fold keeps: ten days of unbroken work
+EXACT_KEPT = 2_048  # exact starts that a fold keeps
+RECENT = 20  # ends and assessments that a fold keeps
+
+Hours = dict[str, Any]
+
+
+def hour(at: str) -> str:
+    """The UTC hour of a stored time, as text that sorts: `2026-11-23T14`."""
+    return at[:13]
+
+
+def bucket(hours: Hours, at: str, new: Callable[[], Any]) -> Any:
+    """The bucket of the hour of `at`, made by `new` where it is the hour's first; the oldest beyond HOURS_KEPT goes."""
+    key = at[:13]
+    found = hours.get(key)
+    if found is None:
+        found = hours[key] = new()
+        if len(hours) > HOURS_KEPT:
+            del hours[min(hours)]
+    return found
+
+
+def first_hour(now: int, window: int) -> str:
+    """The oldest hour that a window of `window` microseconds before `now` touches."""
+    return to_text(max(0, now - window))[:13]
+
+
+def truncated(hours: Hours, now: int, window: int) -> bool:
+    """Whether the window begins before the oldest hour that the fold still has."""
+    return len(hours) >= HOURS_KEPT and min(hours) > first_hour(now, window)
+
+
+def keep_recent(items: list[Any], item: Any, limit: int) -> None:
+    """Append to a list that holds the last `limit` items."""
+    items.append(item)
+    if len(items) > limit:
+        del items[0]

@@ -1,0 +1,74 @@
+"""Nominal fire instants: pure arithmetic on the config in force, all times in microseconds since the epoch.
+
+`every` is anchored at the epoch in UTC, so that two hosts and two restarts agree on the instants; `cron` follows its
+time zone, daylight saving included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+Config = Mapping[str, Any]
+
+
+def last_fire(config: Config, now: int) -> int:
+    """The newest nominal instant at or before `now`."""
+    if config["cron"] is None:
+        every = _every(config)
+        return now // every * every
+    return _cron(config, now + 1, reverse=True)
+
+
+def next_fire(config: Config, now: int) -> int:
+    """The first nominal instant after `now`."""
+    if config["cron"] is None:
+        every = _every(config)
+        return (now // every + 1) * every
+    return _cron(config, now, reverse=False)
+
+
+def period(config: Config, now: int) -> int:
+    """How long one period is at `now`: `every`, or the distance between the cron instants around it."""
+    if config["cron"] is None:
+        return _every(config)
+    return next_fire(config, now) - last_fire(config, now)
+
+
+def fires_between(config: Config, after: int, upto: int, limit: int = 10_000) -> int:
+    """How many nominal instants lie after `after` and at or before `upto`, counted up to `limit`."""
+    if config["cron"] is None:
+        every = _every(config)
+        return max(0, upto // every - after // every)
+    count = 0
+    while count < limit and (after := next_fire(config, after)) <= upto:
+        count += 1
+    return count
+
+
+def jitter(config: Config, store: str, nominal: int) -> int:
+    """The delay of one fire: spread over the configured jitter by a hash, so that a fleet does not fire as one."""
+    width = round(config["jitter"] * 1_000_000)
+    if width <= 0:
+        return 0
+    digest = hashlib.sha256(f"loop.jitter/1\x1f{store}\x1f{nominal}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % width
+
+
+def _every(config: Config) -> int:
+    return max(1_000_000, round(float(config["every"]) * 1_000_000))
+
+
+def _cron(config: Config, now: int, *, reverse: bool) -> int:
+    from datetime import UTC, datetime
+    from zoneinfo import ZoneInfo
+
+    from cronsim import CronSim
+
+    zone = ZoneInfo(config["timezone"] or "UTC")
+    # cronsim steps in whole minutes from the moment it is given; a fraction would hide the instant just passed.
+    seconds = -(-now // 1_000_000) if reverse else now // 1_000_000
+    moment = datetime.fromtimestamp(seconds, UTC).astimezone(zone)
+    found: datetime = next(CronSim(config["cron"], moment, reverse=reverse))
+    return int(found.timestamp()) * 1_000_000

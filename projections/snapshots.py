@@ -1,0 +1,46 @@
+"""Snapshots: a State kept in the store, so that a command folds a tail and not the whole log.
+
+A snapshot counts only while the folds that made it are byte for byte the ones that would read it, and while the chain
+still has the hash it was taken at. Anything else is ignored, and the log folded anew: a snapshot can be lost, never
+wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from events import envelope, upcast
+from events.store import EventLog
+from projections.state import State
+
+EVERY = 500  # events between two snapshots
+
+
+@cache
+def version() -> str:
+    """A digest of the code that folds: these modules, and what turns stored rows into events."""
+    digest = hashlib.sha256(b"loop.snapshot/1")
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    for source in (*sources, Path(envelope.__file__), Path(upcast.__file__)):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def load(log: EventLog, upto: int | None = None, progress: Callable[[int], None] | None = None) -> State:
+    """The State at `upto` (head without it): the newest usable snapshot and the tail behind it."""
+    end = log.head().position if upto is None else upto
+    state = State()
+    if end > EVERY and (found := log.load_snapshot(version(), end)) is not None:
+        state = State.load(zlib.decompress(found[1]))
+    return state.fold(log.events(state.position, end), progress)
+
+
+def save(log: EventLog, state: State) -> None:
+    """Keep a snapshot of `state` if the newest is more than EVERY events behind. For writers, after their work."""
+    found = log.load_snapshot(version(), state.position)
+    if state.position - (found[0] if found else 0) > EVERY:
+        log.save_snapshot(version(), state.position, zlib.compress(state.dump().encode(), 6))

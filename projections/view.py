@@ -1,0 +1,346 @@
+"""`view(State, now)`: everything that a decision may know, with all that depends on time settled at `now`.
+
+Pauses until T, cool-downs, limits, windows and lapses are evaluated here and nowhere else; State itself never changes
+by time alone. All times are microseconds since the epoch, targets and scores integers, so that the decider does no
+float arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from events.envelope import to_micros, to_text
+from projections import schedule
+from projections.fold import EXACT, HOUR, first_hour
+from projections.sessions import Live
+from projections.state import State
+
+PPM = 1_000_000  # targets and scores are kept in millionths
+UNKNOWN_LIMIT = HOUR  # how long a pool without a known reset stays closed before one session may try it
+
+Parallel = bool | Literal["alone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Restraint:
+    """A pause, drain or freeze in force."""
+
+    mode: str
+    until: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    name: str
+    target: int | None
+    """Share of the started sessions in millionths, not yet normalised."""
+    parallel: Parallel
+    lanes: int
+    locks: tuple[str, ...]
+    backends: tuple[str, ...] | None
+    own_command: bool
+    cooldown_until: int | None
+    started: int
+    """Sessions started in the allocation window."""
+    last_started: int | None
+    timeout: int
+
+    def lane_keys(self) -> tuple[str, ...]:
+        """The keys of its lanes: the name itself, or `name#1`, `name#2`, …"""
+        if self.lanes == 1:
+            return (self.name,)
+        return tuple(f"{self.name}#{lane}" for lane in range(1, self.lanes + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    name: str
+    pool: str
+    command: bool
+    concurrency: int | None
+    live: int
+    state: Literal["available", "limited", "unknown"]
+    until: int | None
+    paused: bool
+    last_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ranking."""
+
+    category: str
+    rule: str
+    task: str
+    score: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The selector's last answer. `asked_now`: it is of the pass under way; `used`: categories already served by it."""
+
+    tier: int | None
+    rejected: bool
+    reason: str | None
+    ranking: tuple[Entry, ...]
+    used: frozenset[str]
+    age: int
+    fresh: bool
+    asked_now: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A session that earned a respawn: productive, proved, graded well enough, not followed, not lapsed."""
+
+    session: str
+    category: str
+    chain: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManualStart:
+    category: str
+    task: str
+    backend: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Starts of all triggers in the last hour and day, and their ceilings."""
+
+    hour: int
+    hour_limit: int
+    day: int
+    day_limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    position: int
+    now: int
+    trigger: str
+    ended: str | None
+    """The session whose end brought this pass, in a session-end pass."""
+    policy: str
+    slots: int
+    on_reject: str
+    fallback_slots: int
+    respawn_limit: int
+    restraints: dict[str, Restraint]
+    live: dict[str, Live]
+    held: dict[str, str]
+    """Key -> the session that holds it, or that a live session was granted."""
+    categories: dict[str, Category]
+    backends: dict[str, Backend]
+    answer: Answer | None
+    due: tuple[Due, ...]
+    manual: ManualStart | None
+    rates: Rates
+
+
+time_text = to_text  # the log's text of a time, for those who may import only views
+
+
+def view(state: State, now: int) -> View:
+    """What is known at `now` (microseconds). Raises ValueError before the first `loop.configured`."""
+    config = state.control["config"]
+    if config is None:
+        raise ValueError("no config is in force yet")
+    current = state.control["current"]
+    return View(
+        position=state.position,
+        now=now,
+        trigger=current["trigger"] if current else "manual",
+        ended=current["ended"] if current else None,
+        policy=config["policy"],
+        slots=config["slots"],
+        on_reject=config["selector"]["on_reject"],
+        fallback_slots=config["selector"]["fallback_slots"],
+        respawn_limit=config["respawn"]["limit"],
+        restraints=restraints(state, now),
+        live=state.sessions["live"],
+        held=_held(state),
+        categories=_categories(state, config, now),
+        backends=backends(state, now),
+        answer=_answer(state, config, now),
+        due=_due(state, config, now),
+        manual=_manual(state),
+        rates=_rates(state, config, now),
+    )
+
+
+def restraints(state: State, now: int) -> dict[str, Restraint]:
+    """Scope (`all`, `category:NAME`, `backend:NAME`) -> the restraint still in force."""
+    found: dict[str, Restraint] = {}
+    for scope, mode in state.control["modes"].items():
+        until = None if mode["until"] is None else to_micros(mode["until"])
+        if until is None or until > now:
+            found[scope] = Restraint(mode["mode"], until)
+    return found
+
+
+def backends(state: State, now: int) -> dict[str, Backend]:
+    """Every configured backend with its availability, which is its pool's."""
+    config = state.control["config"]
+    if config is None:
+        return {}
+    stopped = restraints(state, now)
+    live = [session["backend"] for session in state.sessions["live"].values()]
+    found: dict[str, Backend] = {}
+    for name, settings in config["backends"].items():
+        availability, until = _pool(state, settings["pool"], now)
+        found[name] = Backend(
+            name=name,
+            pool=settings["pool"],
+            command=settings["command"],
+            concurrency=settings["concurrency"],
+            live=live.count(name),
+            state=availability,
+            until=until,
+            paused=f"backend:{name}" in stopped,
+            last_used=state.backends["last_used"].get(name, 0),
+        )
+    return found
+
+
+def cooldown_until(state: State, category: str, now: int) -> int | None:
+    """Until when a category cools down after its last chain; None where it does not.
+
+    Configured, it follows every chain. By default it is one period, except after a productive end, a limit, or a
+    failure of the backend's own command, none of which says that the category's work should wait.
+    """
+    config = state.control["config"]
+    last = state.outcomes["last"].get(category)
+    if config is None or last is None or category not in config["categories"]:
+        return None
+    settings = config["categories"][category]
+    ended = to_micros(last["at"])
+    if settings["cooldown"] is not None:
+        length = round(settings["cooldown"] * 1_000_000)
+    elif last["outcome"] in ("productive", "limited") or (
+        last["code"] == "command_not_found" and not settings["own_command"]
+    ):
+        return None
+    else:
+        length = schedule.period(config, ended)
+    return ended + length if ended <= now < ended + length else None
+
+
+def counted(state: State, now: int, window: int) -> dict[str, tuple[int, float]]:
+    """Category -> (sessions started, seconds they ran) in the window before `now`.
+
+    Windows up to two hours are exact; longer ones count every UTC hour that they touch.
+    """
+    found: dict[str, tuple[int, float]] = {}
+    if window <= EXACT:
+        for at, category, _, seconds in state.allocation["exact"]:
+            if now - window < to_micros(at) <= now:
+                count, total = found.get(category, (0, 0.0))
+                found[category] = (count + 1, total + seconds)
+        return found
+    first = first_hour(now, window)
+    for hour, cells in state.allocation["hours"].items():
+        if hour >= first:
+            for category, (started, seconds) in cells.items():
+                count, total = found.get(category, (0, 0.0))
+                found[category] = (count + started, total + seconds)
+    return found
+
+
+def _pool(state: State, pool: str, now: int) -> tuple[Literal["available", "limited", "unknown"], int | None]:
+    known = state.backends["pools"].get(pool)
+    if known is None or known["state"] == "available":
+        return "available", None
+    if known["until"] is not None:
+        until = to_micros(known["until"])
+        return ("limited", until) if until > now else ("available", None)
+    return ("unknown", None) if now < to_micros(known["since"]) + UNKNOWN_LIMIT else ("available", None)
+
+
+def _held(state: State) -> dict[str, str]:
+    held = {key: lock["session"] for key, lock in state.locks["held"].items()}
+    for key, claims in state.locks["claims"].items():
+        held.setdefault(key, next(iter(claims)))
+    return held
+
+
+def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Category]:
+    counts = counted(state, now, round(config["window"] * 1_000_000))
+    found: dict[str, Category] = {}
+    for name, settings in config["categories"].items():
+        last = state.allocation["last_started"].get(name)
+        found[name] = Category(
+            name=name,
+            target=None if settings["target"] is None else round(settings["target"] * PPM),
+            parallel=settings["parallel"],
+            lanes=settings["lanes"],
+            locks=tuple(settings["locks"]),
+            backends=None if settings["backends"] is None else tuple(settings["backends"]),
+            own_command=settings["own_command"],
+            cooldown_until=cooldown_until(state, name, now),
+            started=counts.get(name, (0, 0.0))[0],
+            last_started=None if last is None else to_micros(last[0]),
+            timeout=round(settings["timeout"] * 1_000_000),
+        )
+    return found
+
+
+def _answer(state: State, config: dict[str, Any], now: int) -> Answer | None:
+    last = state.selection["last"]
+    if last is None:
+        return None
+    current = state.control["current"]
+    age = now - to_micros(last["at"])
+    asked_now = current is not None and last["tick"] is not None and last["tick"] == current["id"]
+    ranking = tuple(
+        Entry(
+            category=entry["category"],
+            rule=entry["rule"],
+            task=entry["task"] or "",
+            score=None if entry["score"] is None else round(entry["score"] * PPM),
+        )
+        for entry in last["ranking"]
+    )
+    return Answer(
+        tier=last["tier"],
+        rejected=last["rejected"],
+        reason=last["reason"],
+        ranking=ranking,
+        used=frozenset(last["used"]),
+        age=age,
+        fresh=asked_now or 0 <= age <= round(config["selector"]["max_age"] * 1_000_000),
+        asked_now=asked_now,
+    )
+
+
+def _due(state: State, config: dict[str, Any], now: int) -> tuple[Due, ...]:
+    lowest = config["respawn"]["min_grade"]
+    found = []
+    for due in state.outcomes["due"]:
+        ended = to_micros(due["at"])
+        well = due["grade"] is None or due["grade"] >= lowest
+        if well and ended <= now < ended + schedule.period(config, ended):
+            found.append(Due(session=due["session"], category=due["category"], chain=due["chain"]))
+    return tuple(found)
+
+
+def _manual(state: State) -> ManualStart | None:
+    request, current = state.control["request"], state.control["current"]
+    if request is None or current is None or request["tick"] != current["id"] or request["action"] != "start":
+        return None
+    return ManualStart(request["category"] or "", request["task"] or "", request["backend"])
+
+
+def _rates(state: State, config: dict[str, Any], now: int) -> Rates:
+    exact = state.sessions["exact"]
+    recent = 0
+    for at in reversed(exact):  # in order of position; a clock stepped back leaves times after `now`, not counted
+        age = now - to_micros(at)
+        if age >= HOUR:
+            break
+        recent += age >= 0
+    first, last = first_hour(now, 24 * HOUR), first_hour(now, 0)
+    day = sum(count for hour, count in state.sessions["requests"].items() if first <= hour <= last)
+    return Rates(recent, config["max_starts_per_hour"], day, config["max_starts_per_day"])
