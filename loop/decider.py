@@ -1,0 +1,441 @@
+"""`decide(view) -> Decision`: gives the free slots to categories, and every candidate and idle slot its reason.
+
+Pure: no clock, file, database, environment or randomness; what it may know is the view. It considers the candidates of
+the pass in the policy's order, tests each against GATES on the state *after* the grants before it, and chooses the
+first ones that pass. VERDICTS is a closed, ordered list: the first gate that fails is the verdict, the others follow in
+`also`.
+
+DECIDER numbers the rules: bump it by hand with any change after which a recorded view could be decided otherwise; a
+golden test compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from loop.policies import most_owed
+from projections.view import Backend, Category, Due, Entry, View, time_text
+
+DECIDER = 1
+
+VERDICTS = (
+    "unknown_category",
+    "not_allowed",
+    "not_ranked",
+    "frozen",
+    "draining",
+    "paused",
+    "lock_held",
+    "task_taken",
+    "not_alone",
+    "cooling_down",
+    "respawn_spent",
+    "no_work",
+    "gate_error",
+    "over_allocated",
+    "budget_spent",
+    "no_backend",
+    "host_busy",
+    "rate_limited",
+    "no_slot",
+)
+
+Detail = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A grant: `keys` are sorted, `chain` counts the respawns before it, `parent` is the session it follows."""
+
+    category: str
+    task: str
+    rule: str
+    backend: str
+    keys: tuple[str, ...]
+    chain: int
+    parent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    category: str
+    rank: int | None
+    rule: str | None
+    score: int | None
+    verdict: str
+    also: tuple[str, ...]
+    detail: Detail
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One pass's verdicts; `as_dict` is the shape of `fanout.decided` and of CONTRACT's decision."""
+
+    decider: int
+    basis: int
+    now: int
+    policy: str
+    capacity: int
+    live: int
+    chosen: tuple[Choice, ...]
+    candidates: tuple[Candidate, ...]
+    idle: tuple[tuple[int, str], ...]
+
+    @property
+    def free(self) -> int:
+        """Slots that were free before this decision."""
+        return max(0, self.capacity - self.live)
+
+    def as_dict(self) -> Detail:
+        """JSON-ready, with times as the log writes them."""
+        return {
+            "decider": self.decider,
+            "basis": self.basis,
+            "now": time_text(self.now),
+            "policy": self.policy,
+            "slots": {"capacity": self.capacity, "live": self.live, "free": self.free},
+            "chosen": [
+                {
+                    "category": choice.category,
+                    "task": choice.task,
+                    "rule": choice.rule,
+                    "backend": choice.backend,
+                    "keys": list(choice.keys),
+                    "chain": choice.chain,
+                    "parent": choice.parent,
+                }
+                for choice in self.chosen
+            ],
+            "candidates": [
+                {
+                    "category": candidate.category,
+                    "rank": candidate.rank,
+                    "rule": candidate.rule,
+                    "score": candidate.score,
+                    "verdict": candidate.verdict,
+                    "also": list(candidate.also),
+                    "detail": candidate.detail,
+                }
+                for candidate in self.candidates
+            ],
+            "idle": [{"slots": slots, "reason": reason} for slots, reason in self.idle],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Considered:
+    """A candidate before its verdict."""
+
+    name: str
+    rank: int | None
+    rule: str | None
+    score: int | None = None
+    task: str = ""
+    due: Due | None = None
+    backend: str | None = None  # asked for by hand
+
+
+@dataclass(slots=True)
+class _Board:
+    """The view plus what this decision has granted so far."""
+
+    view: View
+    chosen: list[Choice] = field(default_factory=list)
+
+    def free(self) -> int:
+        return max(0, self.view.slots - len(self.view.live)) - len(self.chosen)
+
+    def holder(self, key: str) -> str | None:
+        """Who holds a key: a session's id, or `this pass`."""
+        if any(key in choice.keys for choice in self.chosen):
+            return "this pass"
+        return self.view.held.get(key)
+
+    def lane(self, category: Category) -> str | None:
+        """The first free lane key."""
+        return next((key for key in category.lane_keys() if self.holder(key) is None), None)
+
+    def in_use(self, backend: Backend) -> int:
+        return backend.live + sum(choice.backend == backend.name for choice in self.chosen)
+
+    def backend(self, category: Category, wanted: str | None) -> str | None:
+        """The backend a session of the category would get: the first named that can take one, else of all that can
+        the one unused for longest."""
+        named = (wanted,) if wanted is not None else category.backends
+        able = [
+            backend
+            for name in (named if named is not None else self.view.backends)
+            if (backend := self.view.backends.get(name)) is not None and self.can_take(backend, category)
+        ]
+        if not able:
+            return None
+        if named is not None:
+            return able[0].name
+        order = [choice.backend for choice in self.chosen]
+        return min(able, key=lambda backend: (order.count(backend.name), backend.last_used)).name
+
+    def can_take(self, backend: Backend, category: Category) -> bool:
+        return (
+            backend.state == "available"
+            and not backend.paused
+            and (category.own_command or backend.command)
+            and (backend.concurrency is None or self.in_use(backend) < backend.concurrency)
+        )
+
+
+# ── gates ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# Each answers None where the candidate may pass, else the facts that stop it. `unknown_category` is tested before.
+
+
+
+def _text(time: int | None) -> str | None:
+    return None if time is None else time_text(time)
+
+
+Gate = Callable[[_Board, _Considered, Category], Detail | None]
+
+
+def _not_allowed(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    return {} if category.parallel is False and candidate.rule != "manual" else None
+
+
+def _not_ranked(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    return {} if candidate.rule is None else None
+
+
+def _restrained(mode: str) -> Gate:
+    def gate(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+        for scope in ("all", f"category:{category.name}"):
+            restraint = board.view.restraints.get(scope)
+            if restraint is not None and restraint.mode == mode:
+                return {"scope": scope, "until": _text(restraint.until)}
+        return None
+
+    return gate
+
+
+def _lock_held(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    if board.lane(category) is None:
+        key = category.lane_keys()[0]
+        return {"key": key, "session": board.holder(key)}
+    for key in category.locks:
+        holder = board.holder(key)
+        if holder is not None:
+            return {"key": key, "session": holder}
+    return None
+
+
+def _task_taken(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    if not candidate.task:
+        return None
+    for id, session in board.view.live.items():
+        if session["task"] == candidate.task:
+            return {"task": candidate.task, "session": id}
+    if any(choice.task == candidate.task for choice in board.chosen):
+        return {"task": candidate.task, "session": "this pass"}
+    return None
+
+
+def _not_alone(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    present = [session["category"] for session in board.view.live.values()]
+    present += [choice.category for choice in board.chosen]
+    if category.parallel == "alone" and present:
+        return {"live": len(present)}
+    for name in present:
+        other = board.view.categories.get(name)
+        if other is not None and other.parallel == "alone":
+            return {"alone": name}
+    return None
+
+
+def _cooling_down(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    if category.cooldown_until is None or candidate.rule in ("respawn", "manual"):
+        return None
+    return {"until": _text(category.cooldown_until)}
+
+
+def _respawn_spent(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    if candidate.due is None or candidate.due.chain < board.view.respawn_limit:
+        return None
+    return {"chain": candidate.due.chain, "limit": board.view.respawn_limit}
+
+
+def _no_backend(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    if board.backend(category, candidate.backend) is not None:
+        return None
+    named = category.backends if category.backends is not None else tuple(board.view.backends)
+    limits = [backend.until for name in named if (backend := board.view.backends.get(name)) and backend.until]
+    return {"backends": len(named), "until": _text(min(limits)) if limits else None}
+
+
+def _rate_limited(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    rates, more = board.view.rates, len(board.chosen)
+    if rates.hour + more >= rates.hour_limit:
+        return {"window": "hour", "starts": rates.hour + more, "limit": rates.hour_limit}
+    if rates.day_limit is not None and rates.day + more >= rates.day_limit:
+        return {"window": "day", "starts": rates.day + more, "limit": rates.day_limit}
+    return None
+
+
+def _no_slot(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    if board.free() <= 0:
+        return {"capacity": board.view.slots, "live": len(board.view.live), "granted": len(board.chosen)}
+    if candidate.rule == "allowlist":
+        kept = sum(session["rule"] == "allowlist" for session in board.view.live.values())
+        kept += sum(choice.rule == "allowlist" for choice in board.chosen)
+        if kept >= board.view.fallback_slots:
+            return {"fallback_slots": board.view.fallback_slots, "live": kept}
+    return None
+
+
+GATES: dict[str, Gate] = {
+    "not_allowed": _not_allowed,
+    "not_ranked": _not_ranked,
+    "frozen": _restrained("frozen"),
+    "draining": _restrained("draining"),
+    "paused": _restrained("paused"),
+    "lock_held": _lock_held,
+    "task_taken": _task_taken,
+    "not_alone": _not_alone,
+    "cooling_down": _cooling_down,
+    "respawn_spent": _respawn_spent,
+    "no_backend": _no_backend,
+    "rate_limited": _rate_limited,
+    "no_slot": _no_slot,
+}
+"""In the order of VERDICTS; a test compares."""
+
+
+# ── candidates ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _considered(view: View) -> list[_Considered]:
+    """The candidates of this pass in the order in which they are served."""
+    if view.manual is not None:
+        manual = view.manual
+        return [_Considered(manual.category, 1, "manual", task=manual.task, backend=manual.backend)]
+    if view.trigger == "session_end":
+        return _at_session_end(view)
+    return _at_fire(view)
+
+
+def _at_fire(view: View) -> list[_Considered]:
+    """All ranked names, then due respawns that the ranking does not name, then every configured category left."""
+    answer = view.answer
+    ranked: list[Entry] = []
+    if answer is not None and answer.asked_now:
+        ranked = list(answer.ranking)
+        if answer.rejected and view.on_reject == "fallback":
+            ranked = [Entry(name, "allowlist", "", None) for name in most_owed(view)]
+    found = [
+        _Considered(entry.category, rank, entry.rule, entry.score, entry.task)
+        for rank, entry in enumerate(ranked, start=1)
+    ]
+    seen = {candidate.name for candidate in found}
+    for due in view.due:
+        if due.category not in seen and due.chain < view.respawn_limit:
+            seen.add(due.category)
+            found.append(_respawn(view, due))
+    found += [_Considered(name, None, None) for name in view.categories if name not in seen]
+    return found
+
+
+def _at_session_end(view: View) -> list[_Considered]:
+    """Due respawns, the one just spent among them, then what the last answer named and was not given yet."""
+    found: list[_Considered] = []
+    seen: set[str] = set()
+    for due in view.due:
+        spent = due.chain >= view.respawn_limit
+        if due.category not in seen and (not spent or due.session == view.ended):
+            seen.add(due.category)
+            found.append(_respawn(view, due))
+    answer = view.answer
+    if answer is not None and answer.fresh and not answer.rejected:
+        for rank, entry in enumerate(answer.ranking, start=1):
+            if entry.category not in seen and entry.category not in answer.used:
+                found.append(_Considered(entry.category, rank, entry.rule, entry.score, entry.task))
+    return found
+
+
+def _respawn(view: View, due: Due) -> _Considered:
+    """A respawn carries a task only while the last answer still names one for its category."""
+    task = ""
+    if view.answer is not None and view.answer.fresh:
+        task = next((entry.task for entry in view.answer.ranking if entry.category == due.category), "")
+    return _Considered(due.category, None, "respawn", task=task, due=due)
+
+
+# ── the decision ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def decide(view: View) -> Decision:
+    """The verdicts for every candidate of the pass that `view` describes. Pure and total."""
+    board = _Board(view)
+    candidates = [_judge(board, candidate) for candidate in _considered(view)]
+    return Decision(
+        decider=DECIDER,
+        basis=view.position,
+        now=view.now,
+        policy=view.policy,
+        capacity=view.slots,
+        live=len(view.live),
+        chosen=tuple(board.chosen),
+        candidates=tuple(candidates),
+        idle=_idle(board, candidates),
+    )
+
+
+def _judge(board: _Board, candidate: _Considered) -> Candidate:
+    """The verdict for one candidate; a chosen one is entered on the board."""
+    category = board.view.categories.get(candidate.name)
+    if category is None:
+        return _verdict(candidate, "unknown_category", (), {})
+    failed = {code: detail for code, gate in GATES.items() if (detail := gate(board, candidate, category)) is not None}
+    if failed:
+        first, *others = failed
+        return _verdict(candidate, first, tuple(others), failed[first])
+    lane, backend = board.lane(category), board.backend(category, candidate.backend)
+    assert lane is not None
+    assert backend is not None
+    assert candidate.rule is not None
+    board.chosen.append(
+        Choice(
+            category=category.name,
+            task=candidate.task,
+            rule=candidate.rule,
+            backend=backend,
+            keys=tuple(sorted({lane, *category.locks})),
+            chain=0 if candidate.due is None else candidate.due.chain + 1,
+            parent=None if candidate.due is None else candidate.due.session,
+        )
+    )
+    return _verdict(candidate, "chosen", (), {})
+
+
+def _verdict(candidate: _Considered, verdict: str, also: tuple[str, ...], detail: Detail) -> Candidate:
+    return Candidate(candidate.name, candidate.rank, candidate.rule, candidate.score, verdict, also, detail)
+
+
+def _idle(board: _Board, candidates: list[Candidate]) -> tuple[tuple[int, str], ...]:
+    """A reason for each slot left free: first a restraint on the whole loop, then the verdict of each candidate that
+    was asked for and not chosen, in order; what is left had nobody to ask for it."""
+    left = board.free()
+    if left <= 0:
+        return ()
+    reasons: list[str] = []
+    restraint = board.view.restraints.get("all")
+    answer = board.view.answer
+    if restraint is not None:
+        reasons = [restraint.mode] * left
+    elif answer is not None and answer.rejected and board.view.manual is None:
+        reasons = ["rejected"] * left
+    else:
+        reasons = [candidate.verdict for candidate in candidates if candidate.rule and candidate.verdict != "chosen"]
+    reasons = reasons[:left] + ["nothing_ranked"] * (left - len(reasons))
+    counts: dict[str, int] = {}
+    for reason in reasons:
+        counts[reason] = counts.get(reason, 0) + 1
+    return tuple((slots, reason) for reason, slots in counts.items())
+

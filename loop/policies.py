@@ -1,0 +1,34 @@
+"""Policies: who comes first. Pure functions over the view; the gates of `loop.decider` are the same for all."""
+
+from __future__ import annotations
+
+from projections.view import Category, View
+
+
+def targets(categories: list[Category]) -> dict[str, int]:
+    """Targets in millionths, normalised over the categories that have one; equal ones where none has."""
+    stated = {category.name: category.target or 0 for category in categories if category.target is not None}
+    total = sum(stated.values())
+    if not total:
+        return {category.name: 1_000_000 // len(categories) for category in categories}
+    return {
+        category.name: stated.get(category.name, 0) * 1_000_000 // total for category in categories
+    }
+
+
+def most_owed(view: View) -> list[str]:
+    """The parallel categories, the one furthest behind its target first; ties: the older last start, then the name.
+
+    What a category is owed is its target share of all starts in the window, the next one included, less what it had.
+    """
+    parallel = [category for category in view.categories.values() if category.parallel is not False]
+    if not parallel:
+        return []
+    shares = targets(parallel)
+    following = 1 + sum(category.started for category in parallel)
+
+    def order(category: Category) -> tuple[int, int, str]:
+        owed = shares[category.name] * following - category.started * 1_000_000
+        return (-owed, -1 if category.last_started is None else category.last_started, category.name)
+
+    return [category.name for category in sorted(parallel, key=order)]
