@@ -1,0 +1,311 @@
+"""Passes: observe outside, then facts, decision and grants in one transaction, then the starts.
+
+1. A fire takes the pass lock, so that one at a time asks the selector.
+2. It reads the config again, reconciles, and observes; nothing of that holds a transaction.
+3. One transaction: fold the tail, append the pass and its facts, decide on the view of exactly that, append the
+   decision, and for each choice `session.requested` and its `lock.acquired`. Commit.
+4. Only then are the shims started. A crash anywhere leaves requests that the next reconcile finds and voids.
+
+A session-end pass is the transaction alone, on what was last recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from events.catalog import LockReleased, SessionSpawnFailed, TickFinished
+from events.clock import Clock, SystemClock
+from events.errors import ConfigError, PassBusy, RefusedError, StoreError
+from events.store import EventLog
+from loop import __version__
+from loop.command import render_argv
+from loop.config import Config, facts
+from loop.config_file import load, session_env
+from loop.home import Home
+from loop.journal import Journal
+from loop.observe import Selection, ask_selector
+from loop.passes import (
+    ACTOR,
+    Decided,
+    Facts,
+    Fire,
+    Grant,
+    append_skip,
+    decide_pass,
+    is_used,
+    note_clock,
+    placeholders,
+    preview,
+)
+from loop.sessions import ingest, locks, rundir, start
+from loop.sessions.reconcile import reconcile
+from projections.view import restraints
+
+END = str(Path(__file__).resolve().parent / "sessions" / "end.py")
+AWAIT_SECONDS = 5.0  # how long a pass waits to report its starts; a `before` hook may take longer
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    session: str
+    category: str
+    pid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A pass: its decision and what it started, or why it was skipped."""
+
+    decided: Decided | None
+    started: tuple[Started, ...] = ()
+    skipped: str | None = None
+    selection: Selection | None = None
+
+
+class Loop:
+    """One process's hold on a project: its places, its clocks, its environment, and the journal of its store."""
+
+    def __init__(self, home: Home, environ: Mapping[str, str], clock: Clock | None = None) -> None:
+        self.home = home
+        self.environ = environ
+        self.clock = clock or SystemClock()
+        self.journal = Journal(EventLog.open(home.db, clock=self.clock, release=__version__))
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.journal.close()
+
+    # ── passes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def fire(self, fire: Fire) -> Result:
+        """A pass that asks the selector, or that starts one category by hand.
+
+        Raises PassBusy where another pass observes, ConfigError where the config is invalid (both recorded),
+        RefusedError where `fire.expect` does not hold (nothing granted), StoreError and StoreBusy.
+        """
+        with self._observing(fire):
+            config = self._config(fire)
+            reconcile(self.journal, self.home.state, self.clock)
+            if (skipped := self._skip(fire)) is not None:
+                return Result(None, skipped=skipped)
+            observed = self._observe(fire, config)
+            with self.journal.transaction() as entry:
+                if fire.nominal is not None and is_used(entry.state, fire.nominal):
+                    append_skip(entry, fire, "used")
+                    return Result(None, skipped="used")
+                note_clock(entry, self.clock)
+                decided = decide_pass(entry, observed, self.clock)
+                if fire.expect is not None and fire.expect != decided.inputs:
+                    raise RefusedError(
+                        f"the inputs are now {decided.inputs}, not {fire.expect}: nothing was started",
+                        "look again: loop plan",
+                    )
+        return self._start(decided, config, observed)
+
+    def session_ended(self, session: str) -> Result:
+        """The pass after a session's end; once for each session, whoever calls. Nothing is run to observe."""
+        fire = Fire("session_end", ended=session)
+        config = self._config(fire)
+        observed = Facts(fire, config)
+        with self.journal.transaction() as entry:
+            if session in entry.state.control["served"]:
+                return Result(None, skipped="used")
+            decided = decide_pass(entry, observed, self.clock)
+        return self._start(decided, config, observed)
+
+    def reconcile(self, *, settle: bool = False) -> list[str]:
+        """Bring the log up to what the machine shows; returns the sessions found ended."""
+        return reconcile(self.journal, self.home.state, self.clock, settle=settle)
+
+    def configured(self) -> dict[str, Any]:
+        """What views read of the config file as it is now; an invalid one is recorded and raised as by a pass."""
+        data, _ = facts(self._config(Fire("timer")))
+        return data
+
+    # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextlib.contextmanager
+    def _observing(self, fire: Fire) -> Iterator[None]:
+        """The kernel lock under which one pass at a time observes; it ends with this process, whatever happens."""
+        with kernel_lock(self.home.pass_lock) as got:
+            if not got:
+                self._record_skip(fire, "overlap")
+                raise PassBusy("another pass is observing", "it decides for both; look at it: loop why last")
+            yield
+
+    def _config(self, fire: Fire) -> Config:
+        try:
+            return load(self.home.config)
+        except ConfigError as error:
+            self._record_skip(fire, "invalid_config", error.message)
+            raise
+
+    def _skip(self, fire: Fire) -> str | None:
+        """Why a timer's fire is no pass at all: its instant is used up, or the whole loop is restrained."""
+        if fire.nominal is None:
+            return None
+        with self.journal.transaction() as entry:
+            if is_used(entry.state, fire.nominal):
+                return append_skip(entry, fire, "used")
+            restraint = restraints(entry.state, entry.now).get("all")
+            return None if restraint is None else append_skip(entry, fire, restraint.mode)
+
+    def _record_skip(self, fire: Fire, reason: str, text: str | None = None) -> None:
+        with self.journal.transaction() as entry:
+            append_skip(entry, fire, reason, text)
+
+    def _observe(self, fire: Fire, config: Config) -> Facts:
+        if fire.start is not None:
+            return Facts(fire, config)
+        seen = preview(self.journal, config, self.clock)
+        selection = ask_selector(config, seen, self.environ, dry_run=False)
+        return Facts(fire, config, selection)
+
+    # ── starting ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _start(self, decided: Decided, config: Config, observed: Facts) -> Result:
+        """Start what was granted, wait a moment for the starts to show, and close the pass."""
+        begun = self.clock.monotonic()
+        run_dirs: dict[str, str] = {}
+        for index, grant in enumerate(decided.grants):
+            if index:
+                self.clock.sleep(config.loop.stagger)
+            run_dirs[grant.session] = rundir.path_of(str(self.home.state), grant.session)
+            self._launch(grant, config)
+        start.await_started(run_dirs.values(), AWAIT_SECONDS)
+        for run_dir in run_dirs.values():
+            ingest.ingest(self.journal, run_dir)
+        started = self._finish(decided, self.clock.monotonic() - begun)
+        self.journal.save_snapshot()
+        return Result(decided, started, selection=observed.selection)
+
+    def _launch(self, grant: Grant, config: Config) -> None:
+        """Start one shim; where that fails the request is voided here and now, through the claim."""
+        try:
+            if grant.problem is not None:
+                raise start.LaunchError(grant.problem)
+            for key in grant.choice.keys:
+                self._lock_file(key)
+            env = session_env(config, grant.choice.category, grant.choice.backend)
+            pid = start.launch(self._spec(grant, config), env, self.environ)
+            rundir.note_launched(rundir.path_of(str(self.home.state), grant.session), pid)
+        except (OSError, start.LaunchError, ConfigError, StoreError) as error:
+            self._void(grant, str(error))
+
+    def _lock_file(self, key: str) -> None:
+        """A lock file is made for a key that was never held; one that went missing later is a fault."""
+        path = locks.path_of(str(self.home.lock_dir), key)
+        if self.journal.state.locks["intervals"].get(key) and not os.path.exists(path):
+            raise StoreError(
+                f"{path} is missing, though sessions have held {key!r}",
+                "make sure that nothing of it still runs, then: loop doctor --fix",
+            )
+        locks.create(str(self.home.lock_dir), key)
+
+    def _void(self, grant: Grant, why: str) -> None:
+        run_dir = rundir.path_of(str(self.home.state), grant.session)
+        try:
+            if not rundir.claim(run_dir, by="reconciler"):
+                return  # the shim was quicker: the session is its own
+        except OSError as error:
+            why = f"{why}; and {run_dir} cannot be claimed: {error}"
+        with self.journal.transaction() as entry:
+            if grant.session not in entry.state.sessions["live"]:
+                return
+            about: dict[str, Any] = {
+                "actor": ACTOR,
+                "tick": grant.tick,
+                "session": grant.session,
+                "category": grant.choice.category,
+            }
+            failed = entry.append(
+                SessionSpawnFailed(code="launch_failed", stage="launch", text=why[:4000]), cause=grant.token, **about
+            )
+            for key in grant.choice.keys:
+                released = LockReleased(key=key, token=grant.token, how="voided")
+                entry.append(released, cause=failed.position, **about)
+
+    def _spec(self, grant: Grant, config: Config) -> rundir.Spec:
+        choice = grant.choice
+        settings = config.session_of(choice.category)
+        run_dir = rundir.path_of(str(self.home.state), grant.session)
+        values = placeholders(grant.session, choice, run_dir)
+        return rundir.Spec(
+            schema="loop.spec/1",
+            session=grant.session,
+            token=grant.token,
+            category=choice.category,
+            task=choice.task,
+            backend=choice.backend,
+            pool=config.pool_of(choice.backend),
+            keys=list(choice.keys),
+            chain=choice.chain,
+            rule=choice.rule,
+            trigger=grant.trigger,
+            tick=grant.tick,
+            argv=grant.argv,
+            cwd=grant.cwd,
+            hook_cwd=str(config.directory),
+            before=None if settings.before is None else render_argv(settings.before, values),
+            after=None if settings.after is None else render_argv(settings.after, values),
+            loop_env={
+                "LOOP_SESSION": grant.session,
+                "LOOP_CATEGORY": choice.category,
+                "LOOP_TASK": choice.task,
+                "LOOP_TOKEN": str(grant.token),
+                "LOOP_BACKEND": choice.backend,
+                "LOOP_DEADLINE": grant.deadline,
+                "LOOP_RUN_DIR": run_dir,
+                "LOOP_OUTCOME": os.path.join(run_dir, "outcome.json"),
+            },
+            timeout=settings.timeout,
+            silence=settings.silence,
+            grace=settings.grace,
+            kill_on_silence=settings.kill_on_silence,
+            lock_dir=str(self.home.lock_dir),
+            state_dir=str(self.home.state),
+            config=str(self.home.config),
+            evidence=config.categories[choice.category].evidence,
+            exit_codes={str(code): word for code, word in config.categories[choice.category].exit_codes.items()},
+            end_argv=[sys.executable, "-I", END, run_dir],
+        )
+
+    def _finish(self, decided: Decided, seconds: float) -> tuple[Started, ...]:
+        """Append `tick.finished`; returns who started, with the worker's pid where it is known."""
+        started: list[Started] = []
+        with self.journal.transaction() as entry:
+            wanted = [grant.session for grant in decided.grants]
+            rows = self.journal.log.worker_pids(wanted)
+            for grant in decided.grants:
+                live = entry.state.sessions["live"].get(grant.session)
+                if grant.session in rows or live is not None:
+                    started.append(Started(grant.session, grant.choice.category, rows.get(grant.session)))
+            failed = len(decided.grants) - len(started)
+            finished = TickFinished(started=len(started), failed=failed, seconds=round(seconds, 3))
+            entry.append(finished, actor=ACTOR, tick=decided.tick, cause=decided.position)
+        return tuple(started)
+
+
+@contextlib.contextmanager
+def kernel_lock(path: Path) -> Iterator[bool]:
+    """Hold the flock of `path` for the block; False, and not held, where another process has it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(fd)

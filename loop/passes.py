@@ -1,0 +1,264 @@
+"""The transaction of a pass: its facts, the decision on exactly those, and the grants. Nothing here runs or waits.
+
+`decide_pass` writes through `loop.journal.Writing`, so the same code appends a real pass and rehearses one for
+`loop plan`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from events.catalog import (
+    ClockStepped,
+    FanoutDecided,
+    LockAcquired,
+    LoopConfigured,
+    OperatorRequested,
+    SessionRequested,
+    TickSkipped,
+    TickStarted,
+)
+from events.clock import Clock
+from events.envelope import to_json, to_micros, to_text
+from events.errors import ConfigError
+from loop.command import render, render_argv
+from loop.config import Config, facts
+from loop.config_file import prompt_of
+from loop.decider import Choice, Decision, decide
+from loop.journal import Entry, Journal, Rehearsal, Writing
+from loop.observe import Selection
+from loop.sessions import proc, rundir
+from projections import schedule
+from projections.state import State
+from projections.view import View, view
+
+ACTOR = "controller"
+TIMER = "schedule"  # the one timer of a config; daemon, timer unit and cron all fire it
+ARGUMENT_KEPT = 2_000  # characters of one argument that the log keeps
+STEP_TOLERANCE = 2_000_000  # microseconds that the wall clock may move against boot time between two passes
+
+Trigger = Literal["timer", "manual", "session_end"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """What brings a pass: a timer with its nominal instant (microseconds), an operator, or the end of a session."""
+
+    trigger: Trigger
+    nominal: int | None = None
+    ended: str | None = None
+    start: OperatorRequested | None = None
+    category: str | None = None
+    expect: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a pass brings into its transaction."""
+
+    fire: Fire
+    config: Config
+    selection: Selection | None = None
+    keep_config: bool = False
+    """Decide under the config that the log has in force (`plan --at`), not under this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A session that the log grants and that is to be started now."""
+
+    session: str
+    token: int
+    tick: str
+    choice: Choice
+    argv: list[str]
+    cwd: str
+    deadline: str
+    trigger: Trigger
+    problem: str | None
+    """Why it cannot be started after all (its prompt file is gone); the request is then voided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What the transaction came to."""
+
+    tick: str
+    position: int
+    decision: Decision
+    inputs: str
+    grants: tuple[Grant, ...]
+    seen: View
+
+
+
+
+def decide_pass(entry: Writing, facts: Facts, clock: Clock) -> Decided:
+    """Append a pass, its facts, its decision and its grants; the same for a real pass and for a rehearsal of one."""
+    fire = facts.fire
+    if not facts.keep_config or entry.state.control["config"] is None:
+        configure(entry, facts.config)
+    tick = entry.tick_id()
+    missed = 0
+    timer = None
+    if fire.nominal is not None:
+        timer = TIMER
+        before = entry.state.control["fires"].get(TIMER)
+        missed = 0 if before is None else _missed(entry, before, fire.nominal)
+    cause = entry.append(
+        TickStarted(
+            trigger=fire.trigger,
+            pid=os.getpid(),
+            start=proc.start_time(os.getpid()),
+            boot=proc.boot_id(),
+            boottime=clock.boottime(),
+            timer=timer,
+            nominal=None if fire.nominal is None else to_text(fire.nominal),
+            missed=missed,
+            ended=fire.ended,
+        ),
+        actor=ACTOR,
+        tick=tick,
+    ).position
+    if fire.start is not None:
+        cause = entry.append(
+            fire.start, actor="operator", tick=tick, cause=cause, category=fire.category
+        ).position
+    if facts.selection is not None:
+        cause = entry.append(facts.selection, actor="selector", tick=tick, cause=cause).position
+    seen = view(entry.state, entry.now)
+    decision = decide(seen)
+    event = entry.append(FanoutDecided.model_validate(decision.as_dict()), actor=ACTOR, tick=tick, cause=cause)
+    chosen = () if facts.keep_config else decision.chosen  # a past config has no commands to grant
+    grants = tuple(_grant(entry, facts, choice, tick, event.position) for choice in chosen)
+    return Decided(tick, event.position, decision, inputs_of(entry.state, decision), grants, seen)
+
+
+def configure(entry: Writing, config: Config) -> None:
+    """Append `loop.configured` where the config differs from the one in force."""
+    data, private = facts(config)
+    known = entry.state.control["config"]
+    if known is None or known["hash"] != data["hash"]:
+        entry.append(LoopConfigured.model_validate({**data, "settings": private}), actor=ACTOR)
+
+
+def preview(journal: Journal, config: Config, clock: Clock) -> View:
+    """The view that the next decision would have now, before any selector was asked."""
+    rehearsal = Rehearsal(journal.refresh(), clock.now())
+    configure(rehearsal, config)
+    return view(rehearsal.state, rehearsal.now)
+
+
+def _grant(entry: Writing, facts: Facts, choice: Choice, tick: str, cause: int) -> Grant:
+    config = facts.config
+    session = entry.session_id()
+    settings = config.session_of(choice.category)
+    values = placeholders(session, choice, rundir.path_of(str(config.state), session))
+    problem = None
+    try:
+        values["prompt"] = prompt_of(config, choice.category, values)
+    except ConfigError as error:  # one category's missing file is no reason to stop the others
+        problem = error.message
+    argv = render_argv(config.command_of(choice.category, choice.backend), values)
+    cwd = render(settings.cwd, values)
+    deadline = to_text(entry.now + round(settings.timeout * 1_000_000))
+    about: dict[str, Any] = {"actor": ACTOR, "tick": tick, "session": session, "category": choice.category}
+    requested = entry.append(
+        SessionRequested.model_validate(
+            {
+                "task": choice.task,
+                "backend": choice.backend,
+                "pool": config.pool_of(choice.backend),
+                "keys": list(choice.keys),
+                "chain": choice.chain,
+                "parent": choice.parent,
+                "rule": choice.rule,
+                "trigger": facts.fire.trigger,
+                "timeout": settings.timeout,
+                "deadline": deadline,
+                "argv": [argument[:ARGUMENT_KEPT] for argument in argv],
+                "cwd": cwd,
+            }
+        ),
+        cause=cause,
+        **about,
+    )
+    for key in choice.keys:
+        entry.append(LockAcquired(key=key, token=requested.position), cause=requested.position, **about)
+    return Grant(session, requested.position, tick, choice, argv, cwd, deadline, facts.fire.trigger, problem)
+
+
+def placeholders(session: str, choice: Choice, run_dir: str) -> dict[str, str]:
+    """What a template may name, the prompt still empty."""
+    return {
+        "category": choice.category,
+        "task": choice.task,
+        "session": session,
+        "backend": choice.backend,
+        "run_dir": run_dir,
+        "prompt": "",
+    }
+
+
+def is_used(state: State, nominal: int) -> bool:
+    """Whether a nominal instant already had its decision."""
+    before = state.control["fires"].get(TIMER)
+    return before is not None and before >= to_text(nominal)
+
+
+def _missed(entry: Writing, before: str, nominal: int) -> int:
+    """How many instants between the last used fire and this one had none."""
+    config = entry.state.control["config"]
+    assert config is not None
+    return max(0, schedule.fires_between(config, to_micros(before), nominal) - 1)
+
+
+def append_skip(entry: Entry, fire: Fire, reason: str, text: str | None = None) -> str:
+    """Record a fire that was no pass; returns the reason."""
+    nominal = None if fire.nominal is None else to_text(fire.nominal)
+    skipped = TickSkipped.model_validate(
+        {
+            "trigger": fire.trigger,
+            "reason": reason,
+            "timer": None if nominal is None else TIMER,
+            "nominal": nominal,
+            "text": text,
+        }
+    )
+    entry.append(skipped, actor=ACTOR)
+    return reason
+
+
+
+def note_clock(entry: Writing, clock: Clock) -> None:
+    """Record `clock.stepped` where the wall clock moved against boot time since the last pass of this boot.
+
+    The tolerance grows with the time between: a clock that NTP slews (at most 500 ppm) has not stepped.
+    """
+    known = entry.state.control["clock"]
+    if known is None or known["boot"] != proc.boot_id():
+        return
+    elapsed = clock.boottime() - known["boottime"]
+    expected = to_micros(known["at"]) + elapsed
+    if abs(entry.now - expected) > STEP_TOLERANCE + elapsed // 1_000:
+        stepped = ClockStepped(
+            expected=to_text(expected), observed=to_text(entry.now), seconds=(entry.now - expected) / 1e6
+        )
+        entry.append(stepped, actor=ACTOR)
+
+
+def inputs_of(state: State, decision: Decision) -> str:
+    """A digest of what a decision rests on and what it says: config, ranking, verdicts; no time and no position.
+
+    Two passes with the same inputs would start the same; `tick --expect` compares it.
+    """
+    config, last = state.control["config"], state.selection["last"]
+    about = {
+        "config": config["hash"] if config else None,
+        "ranking": None if last is None else [last["rejected"], last["reason"], last["ranking"]],
+        "verdicts": [[each.category, each.rule, each.verdict] for each in decision.candidates],
+    }
+    return hashlib.sha256(to_json(about).encode()).hexdigest()[:12]
