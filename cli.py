@@ -1,0 +1,522 @@
+"""The `loop` command: parse, call, render. No SQL and no decisions; everything heavy is imported by the command run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from events.errors import LoopError
+from loop import __version__
+
+if TYPE_CHECKING:
+    from loop.home import Home
+
+DAILY, CONTROL, AUDIT, SETUP = "Daily", "Control", "Audit", "Setup"
+INTERRUPTED = 130
+USAGE = 2
+
+EXIT_CODES = """
+Exit codes: 0 done, nothing to start included · 1 error · 2 usage · 3 config or selector invalid · 4 an invariant is
+violated (status --check) · 5 store busy, or another pass observes · 6 refused (--expect, inside a session, a second
+run) · 10 with plan --exit-code, when something would start · 130 interrupted.
+"""
+
+
+class LoopGroup(TyperGroup):
+    """Takes -C and --config before or after the command, and turns our errors into messages and exit codes."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _places_first(args))
+
+    def main(self, args: Any = None, *rest: Any, **extra: Any) -> Any:
+        arguments = list(sys.argv[1:] if args is None else args)
+        as_json = "--json" in arguments
+        try:
+            code = super().main(arguments, *rest, **{**extra, "standalone_mode": False})
+        except LoopError as error:
+            _debug()
+            code = _fail(error.code, error.message, error.hint, error.exit_code, as_json)
+        except typer.TyperException as error:
+            code = _usage(error, as_json)
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nobody to tell
+            code = 0
+        except Exception as error:
+            _debug()
+            hint = "this is a bug in loop; LOOP_DEBUG=1 shows where"
+            code = _fail("bug", f"{type(error).__name__}: {error}", hint, 1, as_json)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _places_first(args: list[str]) -> list[str]:
+    """`-C DIR` and `--config FILE` to the front, wherever they stand before a `--`."""
+    end = args.index("--") if "--" in args else len(args)
+    places, others = [], []
+    index = 0
+    while index < end:
+        if args[index] in ("-C", "--config") and index + 1 < end:
+            places += args[index : index + 2]
+            index += 2
+            continue
+        (places if args[index].startswith("--config=") else others).append(args[index])
+        index += 1
+    return places + others + args[end:]
+
+
+def _fail(code: str, text: str, hint: str, exit_code: int, as_json: bool) -> int:
+    from loop.output import clean, print_json
+
+    if as_json:
+        print_json({"schema": "loop.error/1", "error": {"code": code, "message": text, "hint": hint}})
+    else:
+        lines = text.splitlines() or [""]
+        print(f"loop: {clean(lines[0])}", *(f"  {clean(line)}" for line in lines[1:]), sep="\n", file=sys.stderr)
+        if hint:
+            print(f"  → {clean(hint)}", file=sys.stderr)
+    return exit_code
+
+
+def _usage(error: Exception, as_json: bool) -> int:
+    """A mistake on the command line, as Typer found it."""
+    exit_code = int(getattr(error, "exit_code", USAGE))
+    text = getattr(error, "format_message", lambda: str(error))()
+    context = getattr(error, "ctx", None)
+    command = f"{context.command_path} --help" if context is not None else "loop --help"
+    return _fail("usage", text, f"see: {command}", exit_code, as_json)
+
+
+def _debug() -> None:
+    if os.environ.get("LOOP_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+
+
+app = typer.Typer(
+    cls=LoopGroup,
+    name="loop",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
+)
+config_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(config_app, name="config", rich_help_panel=SETUP, help="Check or show the effective config.")
+
+places: dict[str, Path | None] = {"directory": None, "config": None}
+
+
+def home() -> Home:
+    """The project that -C, --config, LOOP_CONFIG and the working directory name."""
+    from loop import home as homes
+
+    return homes.find(places["directory"], places["config"], os.environ)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"loop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    directory: Annotated[Path | None, typer.Option("-C", help="Work as if started in this directory.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="The config file (or LOOP_CONFIG).")] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The control loop for fleets of agent sessions: which work deserves the free slots, and why.
+
+    -C DIR and --config FILE may stand before or after the command.
+    """
+    places["directory"], places["config"] = directory, config
+
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+At = Annotated[
+    str | None, typer.Option("--at", metavar="WHEN", help="A position, time, -5m, session or pass instead of now.")
+]
+Reason = Annotated[str | None, typer.Option("--reason", help="Why, for the log.")]
+Category = Annotated[str | None, typer.Option("--category", help="Only this category.")]
+Backend = Annotated[str | None, typer.Option("--backend", help="Only this backend.")]
+
+
+# ── daily ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@app.command(rich_help_panel=DAILY)
+def status(
+    at: At = None,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Again and again, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option("-n", "--interval", min=0.1, help="Seconds between two looks.")] = 2.0,
+    check: Annotated[bool, typer.Option("--check", help="Exit 4 if an invariant is violated.")] = False,
+    json: Json = False,
+) -> None:
+    """Is it safe, is it right, is it useful: one screen, problems first.
+
+    Example: loop status --at -30m
+    """
+    from loop.commands.status import run
+
+    raise typer.Exit(run(home().db, at=at, as_json=json, watch=every if watch else None, check=check))
+
+
+@app.command(rich_help_panel=DAILY)
+def plan(
+    payload: Annotated[
+        str | None, typer.Option("--payload", metavar="FILE", help="Take the selector's answer from here; - is stdin.")
+    ] = None,
+    recorded: Annotated[bool, typer.Option("--recorded", help="Take the last recorded answer; run nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the chosen categories, on one line.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 10 if something would start.")] = False,
+    at: At = None,
+    json: Json = False,
+) -> None:
+    """What a pass would start now, and why; nothing is started and nothing written.
+
+    Example: ./my-selector --json | loop plan -q --payload -
+    """
+    from loop.commands.passes import plan as run
+
+    raise typer.Exit(
+        run(
+            home(),
+            os.environ,
+            payload=payload,
+            recorded=recorded,
+            at=at,
+            quiet=quiet,
+            exit_code=exit_code,
+            as_json=json,
+        )
+    )
+
+
+@app.command(rich_help_panel=DAILY)
+def why(
+    target: Annotated[str, typer.Argument(metavar="ID|last", help="A session, pass, event or position; or last.")],
+    at: At = None,
+    json: Json = False,
+) -> None:
+    """Why a decision fell as it did: every candidate with its verdict, every idle slot with its reason.
+
+    Example: loop why last
+    """
+    from loop.commands.why import run
+
+    raise typer.Exit(run(home().db, target, at=at, as_json=json))
+
+
+@app.command(rich_help_panel=DAILY)
+def sessions(
+    live: Annotated[bool, typer.Option("--live", help="Only those that live.")] = False,
+    since: Annotated[str | None, typer.Option("--since", help="Requested since: 2h, or a time.")] = None,
+    category: Category = None,
+    outcome: Annotated[str | None, typer.Option("--outcome", help="Only this outcome.")] = None,
+    backend: Backend = None,
+    limit: Annotated[int, typer.Option("-n", min=1, help="At most so many.")] = 30,
+    at: At = None,
+    json: Json = False,
+) -> None:
+    """Who ran and how it ended, newest first.
+
+    Example: loop sessions --since 2h --outcome failed
+    """
+    from loop.commands.sessions import run
+
+    raise typer.Exit(
+        run(
+            home().db,
+            live=live,
+            since=since,
+            category=category,
+            outcome=outcome,
+            backend=backend,
+            limit=limit,
+            at=at,
+            as_json=json,
+        )
+    )
+
+
+@app.command(rich_help_panel=DAILY)
+def tail(
+    session: Annotated[str, typer.Argument(help="A session, by unique prefix.")],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until it ends.")] = False,
+    errors: Annotated[bool, typer.Option("--stderr", help="Its stderr instead of its stdout.")] = False,
+    lines: Annotated[int, typer.Option("-n", min=0, help="Lines from the end.")] = 20,
+) -> None:
+    """What a session printed.
+
+    Example: loop tail -f s7k3
+    """
+    from loop.commands.sessions import tail as run
+
+    raise typer.Exit(run(home().db, session, follow=follow, errors=errors, lines=lines))
+
+
+@app.command(rich_help_panel=DAILY)
+def log(
+    type: Annotated[list[str] | None, typer.Option("--type", help="A type or a pattern like 'lock.*'; again.")] = None,
+    session: Annotated[str | None, typer.Option("--session", help="Only this session, by unique prefix.")] = None,
+    category: Category = None,
+    since: Annotated[str | None, typer.Option("--since", help="Since: 2h ago, or a time.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Until: 2h ago, or a time.")] = None,
+    after: Annotated[int, typer.Option("--after", min=0, help="Only behind this position.")] = 0,
+    limit: Annotated[int | None, typer.Option("-n", min=1, help="Only the last so many.")] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as events come.")] = False,
+    at: At = None,
+    json: Json = False,
+) -> None:
+    """The events, oldest first; with --json one object a line.
+
+    Example: loop log --type 'session.*' --since 2h
+    """
+    from loop.commands.log import Query, run
+
+    query = Query(tuple(type or ()), session, category, since, until, after, limit, at)
+    raise typer.Exit(run(home().db, query, json_lines=json, follow=follow))
+
+
+@app.command(rich_help_panel=DAILY)
+def show(
+    target: Annotated[str, typer.Argument(metavar="POSITION|ID", help="An event, or a session's start.")],
+    json: Json = False,
+) -> None:
+    """One event whole, its private part included.
+
+    Example: loop show 812
+    """
+    from loop.commands.log import show as run
+
+    raise typer.Exit(run(home().db, target, as_json_object=json))
+
+
+@app.command(rich_help_panel=DAILY)
+def backends(at: At = None, json: Json = False) -> None:
+    """Which backends can take a session, and until when the others cannot.
+
+    Example: loop backends --json
+    """
+    from loop.commands.backends import run
+
+    raise typer.Exit(run(home().db, at=at, as_json=json))
+
+
+# ── control ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@app.command(rich_help_panel=CONTROL)
+def run(
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing.")] = False,
+) -> None:
+    """Fire on the schedule and look after the sessions, until SIGTERM; the sessions go on.
+
+    Example: loop run
+    """
+    from loop.commands.run import run as start
+
+    raise typer.Exit(start(home(), os.environ, quiet=quiet))
+
+
+@app.command(rich_help_panel=CONTROL)
+def tick(
+    timer: Annotated[bool, typer.Option("--timer", help="This is a timer's fire: once per nominal instant.")] = False,
+    expect: Annotated[str | None, typer.Option("--expect", metavar="INPUTS", help="Refuse if plan differs.")] = None,
+    json: Json = False,
+) -> None:
+    """One pass now. In a crontab or a timer unit: loop tick --timer.
+
+    Example: loop tick --json
+    """
+    from loop.commands.passes import tick as run
+
+    raise typer.Exit(run(home(), os.environ, timer=timer, expect=expect, as_json=json))
+
+
+@app.command(rich_help_panel=CONTROL)
+def start(
+    category: Annotated[str, typer.Argument(help="The category to start.")],
+    task: Annotated[str | None, typer.Option("--task", help="The task it gets.")] = None,
+    backend: Annotated[str | None, typer.Option("--backend", help="The backend it gets.")] = None,
+    reason: Reason = None,
+    json: Json = False,
+) -> None:
+    """Start one category by hand: past the allowlist and its cool-down, never past a lock.
+
+    Example: loop start cleanup --reason "before the release"
+    """
+    from loop.commands.passes import start as run
+
+    raise typer.Exit(
+        run(home(), os.environ, category, task=task, backend=backend, reason=reason, as_json=json)
+    )
+
+
+def _restrain(action: Any, category: Any, backend: Any, until: Any, reason: Any, json: bool) -> int:
+    from loop.commands.control import restrain
+
+    return restrain(
+        home(),
+        os.environ,
+        action=action,
+        category=category,
+        backend=backend,
+        until=until,
+        reason=reason,
+        as_json=json,
+    )
+
+
+Until = Annotated[str | None, typer.Option("--until", help="For 2h, or until a time; else until resume.")]
+
+
+@app.command(rich_help_panel=CONTROL)
+def pause(
+    category: Category = None, backend: Backend = None, until: Until = None, reason: Reason = None, json: Json = False
+) -> None:
+    """Start nothing more; what runs goes on. It outlives restarts.
+
+    Example: loop pause --category infrastructure --until 18:00
+    """
+    raise typer.Exit(_restrain("pause", category, backend, until, reason, json))
+
+
+@app.command(rich_help_panel=CONTROL)
+def resume(category: Category = None, backend: Backend = None, reason: Reason = None, json: Json = False) -> None:
+    """Undo pause, drain or freeze; without an option all of them.
+
+    Example: loop resume
+    """
+    raise typer.Exit(_restrain("resume", category, backend, None, reason, json))
+
+
+@app.command(rich_help_panel=CONTROL)
+def drain(
+    wait: Annotated[bool, typer.Option("--wait", help="Return when no session lives.")] = False,
+    until: Until = None,
+    reason: Reason = None,
+    json: Json = False,
+) -> None:
+    """Start nothing more and let what runs come to its end.
+
+    Example: loop drain --wait
+    """
+    code = _restrain("drain", None, None, until, reason, json)
+    if wait:
+        from loop.commands.control import wait_drained
+
+        code = wait_drained(home(), os.environ, quiet=json)
+    raise typer.Exit(code)
+
+
+@app.command(rich_help_panel=CONTROL)
+def stop(
+    session: Annotated[str | None, typer.Argument(help="A session; without one, pause and stop all.")] = None,
+    kill: Annotated[bool, typer.Option("--kill", help="No grace.")] = False,
+    reason: Reason = None,
+    json: Json = False,
+) -> None:
+    """Stop a session, or pause the loop and stop them all: TERM, grace, KILL of the whole tree.
+
+    Example: loop stop s7k3
+    """
+    from loop.commands.control import stop as run
+    from loop.commands.passes import refuse_inside
+
+    refuse_inside(os.environ, "stop")
+    raise typer.Exit(run(home(), os.environ, session, kill=kill, reason=reason, as_json=json))
+
+
+# ── setup ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@app.command(rich_help_panel=SETUP)
+def init(
+    selector: Annotated[
+        str | None,
+        typer.Option("--selector", metavar="CMD", help="Run it once and write the categories that it names."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace loop.toml; a backup is kept.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a commented loop.toml and an empty store here.
+
+    Example: loop init --selector "./cascade-selector.py --json"
+    """
+    from loop.commands.init import run
+
+    directory = places["directory"] or Path.cwd()
+    command = None if selector is None else shlex.split(selector)
+    raise typer.Exit(run(directory, selector=command, force=force, as_json=json))
+
+
+@config_app.command("check")
+def config_check(json: Json = False) -> None:
+    """Say whether loop.toml is valid, and what in it has no effect.
+
+    Example: loop config check
+    """
+    from loop.commands.config import check
+
+    raise typer.Exit(check(home(), as_json=json))
+
+
+@config_app.command("show")
+def config_show(
+    origin: Annotated[bool, typer.Option("--origin", help="Where each value comes from.")] = False, json: Json = False
+) -> None:
+    """The effective config, defaults written out.
+
+    Example: loop config show --origin
+    """
+    from loop.commands.config import show as run
+
+    raise typer.Exit(run(home(), origin=origin, as_json=json))
+
+
+@app.command(rich_help_panel=SETUP)
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False, json: Json = False
+) -> None:
+    """Check this machine, the config and the store; each finding with its mend.
+
+    Example: loop doctor --fix
+    """
+    from loop.commands.doctor import run
+    from loop.home import ConfigMissing
+
+    try:
+        found: Home | None = home()
+    except ConfigMissing:
+        found = None
+    raise typer.Exit(run(found, fix=fix, as_json=json))
+
+
+@app.command(rich_help_panel=SETUP)
+def demo(
+    seconds: Annotated[float, typer.Option("--seconds", min=5, help="How long the live view runs.")] = 25.0,
+    directory: Annotated[Path | None, typer.Option("--directory", help="Where to keep it; else a new one.")] = None,
+) -> None:
+    """The whole thing in half a minute: ten categories, 18 backends, six slots, real processes.
+
+    Example: loop demo
+    """
+    from loop.demo import run
+
+    raise typer.Exit(run(directory, seconds=seconds))
+
+
+if __name__ == "__main__":
+    app()

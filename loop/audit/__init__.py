@@ -1,0 +1,1 @@
+"""Questions to the past: why, and later replay and verify."""

@@ -1,0 +1,1 @@
+"""One module per command: gather, then render. No decisions here."""

@@ -1,0 +1,125 @@
+"""`loop config check` and `loop config show`: whether loop.toml is usable, and what it comes to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from events.errors import LoopError
+from loop import output
+from loop.home import Home
+
+if TYPE_CHECKING:
+    from loop.config import Config
+
+
+def check(home: Home, *, as_json: bool) -> int:
+    """Say whether the config is valid, and what in it may not be meant so. Returns 0, with warnings too.
+
+    Raises ConfigError, with a line for every problem of the file.
+    """
+    from loop.config import facts
+    from loop.config_file import load
+    from loop.config_report import warnings
+
+    config = load(home.config)
+    found = warnings(config)
+    if as_json:
+        output.print_json(
+            {
+                "schema": "loop.config.check/1",
+                "as_of": _as_of(home),
+                "ok": True,
+                "config": str(home.config),
+                "hash": facts(config)[0]["hash"],
+                "warnings": found,
+            }
+        )
+        return 0
+    for warning in found:
+        print(f"warning: {output.clean(warning)}")
+    count = {0: "valid", 1: "valid, with 1 warning"}.get(len(found), f"valid, with {len(found)} warnings")
+    print(f"{output.clean(home.config)}: {count}")
+    return 0
+
+
+def show(home: Home, *, origin: bool, as_json: bool) -> int:
+    """Print every effective key, the defaults included: TOML with dotted keys, or JSON. Returns 0.
+
+    With `origin` each key says whether it comes from the file or is the default. Values of `env` are masked, a key
+    without a value is a comment or null. Raises ConfigError where the config is invalid.
+    """
+    from loop.config_file import load
+    from loop.config_report import origins
+
+    config = load(home.config)
+    rows = [(_path(row.key, config), row.value, row.origin) for row in origins(config)]
+    if as_json:
+        answer: dict[str, Any] = {
+            "schema": "loop.config/1",
+            "as_of": _as_of(home),
+            "path": str(home.config),
+            "config": _nested(rows),
+        }
+        if origin:
+            answer["origins"] = {_dotted(path): where for path, _, where in rows}
+        output.print_json(answer)
+        return 0
+    for path, value, where in rows:
+        line = f"# {_dotted(path)} is not set" if value is None else f"{_dotted(path)} = {_toml(value)}"
+        print(output.clean(f"{line}  # {where}" if origin and value is not None else line))
+    return 0
+
+
+def _as_of(home: Home) -> dict[str, Any]:
+    """The log's head, nulls where it cannot be read: a config can be right beside a damaged store."""
+    from events.store import EventLog
+
+    try:
+        log = EventLog.read(home.db)
+    except LoopError:
+        return {"position": None, "at": None}
+    try:
+        head = log.head()
+    finally:
+        log.close()
+    return output.as_of(head.position, head.at)
+
+
+def _path(key: str, config: Config) -> tuple[str, ...]:
+    """The parts of a dotted key; the name of a category or a backend may hold dots itself."""
+    kind, _, rest = key.partition(".")
+    named: Mapping[str, Mapping[str, object]] = {"categories": config.categories, "backends": config.backends}
+    for name in sorted(named.get(kind, ()), key=len, reverse=True):
+        if rest.startswith(f"{name}."):
+            return kind, name, *rest.removeprefix(f"{name}.").split(".")
+    return (kind, *rest.split("."))
+
+
+def _dotted(path: tuple[str, ...]) -> str:
+    from loop.commands.init import key_text
+
+    return ".".join(key_text(part) for part in path)
+
+
+def _nested(rows: list[tuple[tuple[str, ...], object, str]]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for (*above, last), value, _ in rows:
+        table = tree
+        for part in above:
+            table = table.setdefault(part, {})
+        table[last] = value
+    return tree
+
+
+def _toml(value: object) -> str:
+    """A value as TOML writes it, on one line."""
+    from loop.commands.init import key_text
+
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{key_text(str(key))} = {_toml(item)}" for key, item in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

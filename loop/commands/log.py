@@ -1,0 +1,180 @@
+"""`loop log` and `loop show`: the events themselves."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from events.clock import SystemClock
+from events.envelope import Record, to_text
+from events.errors import UsageError
+from events.store import EventLog, Filter
+from loop.moment import past, position_of, resolve, unique
+from loop.output import as_of, clean, console, local, print_json, print_line
+
+FOLLOW_SECONDS = 0.5
+TEXT = 46  # columns that a line's facts may take
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What `loop log` is asked for, as given on the command line."""
+
+    types: tuple[str, ...] = ()
+    session: str | None = None
+    category: str | None = None
+    since: str | None = None
+    until: str | None = None
+    after: int = 0
+    limit: int | None = None
+    at: str | None = None
+
+
+def as_json(record: Record) -> dict[str, Any]:
+    """One event as `loop log --json` prints it; its hash in hex besides."""
+    return {
+        "position": record.position,
+        "id": record.id,
+        "type": record.type,
+        "version": record.version,
+        "at": record.at,
+        "tick": record.tick,
+        "cause": record.cause,
+        "session": record.session,
+        "category": record.category,
+        "actor": record.actor,
+        "data": json.loads(record.data),
+        "private": None if record.private is None else json.loads(record.private),
+        "hash": record.hash.hex(),
+    }
+
+
+def run(db: Path, query: Query, *, json_lines: bool, follow: bool) -> int:
+    """Print matching events, oldest first; with `follow` go on as they come."""
+    log = EventLog.read(db)
+    try:
+        wanted = _filter(log, query)
+        limit = query.limit
+        if limit is None and not json_lines and query.after == 0 and query.since is None:
+            limit = 50  # a person wants the newest screenful; scripts get all
+        records = log.select(wanted, limit=limit, newest=limit is not None)
+        _print(records, json_lines)
+        while follow:
+            time.sleep(FOLLOW_SECONDS)
+            if records:
+                wanted = wanted._replace(after=records[-1].position)
+            records = log.select(wanted) or records[-1:]
+            _print([record for record in records if record.position > wanted.after], json_lines)
+    finally:
+        log.close()
+    return 0
+
+
+def _filter(log: EventLog, query: Query) -> Filter:
+    now = SystemClock().now()
+    since, until = (None if text is None else to_text(past(text, now)) for text in (query.since, query.until))
+    session = None if query.session is None else unique(log, query.session, ("session",))[1]
+    return Filter(
+        types=query.types,
+        session=session,
+        category=query.category,
+        since=since,
+        until=until,
+        after=query.after,
+        upto=None if query.at is None else resolve(log, query.at).position,
+    )
+
+
+def _print(records: list[Record], json_lines: bool) -> None:
+    if json_lines:
+        for record in records:
+            print_line(as_json(record))
+        return
+    from rich.text import Text
+
+    out = console()
+    for record in records:
+        line = Text.assemble((f"{record.position:>6} ", "dim"), f"{local(record.at)[-8:]} ")
+        line.append(f"{record.type:<20} ", "bold red" if _bad(record.type) else "bold")
+        if record.category is not None:
+            line.append(f"{clean(record.category)} ", "cyan")
+        if record.session is not None:
+            line.append(f"{record.session} ", "dim")
+        line.append(clean(_facts(record), TEXT), "")
+        out.print(line, soft_wrap=True)
+
+
+def _bad(type: str) -> bool:
+    return type in {"violation.detected", "selection.rejected", "session.lost", "session.spawn_failed", "lock.refused"}
+
+
+_SAID = (
+    "outcome",
+    "verdict",
+    "reason",
+    "code",
+    "rule",
+    "task",
+    "key",
+    "token",
+    "backend",
+    "trigger",
+    "pool",
+    "scope",
+    "name",
+    "until",
+    "why",
+    "pid",
+    "grade",
+    "seconds",
+    "started",
+)
+
+
+def _facts(record: Record) -> str:
+    data = json.loads(record.data)
+    if record.type == "fanout.decided":
+        return f"{', '.join(choice['category'] for choice in data['chosen']) or 'nobody'} of {len(data['candidates'])}"
+    if record.type == "selection.made":
+        return " ".join(entry["category"] for entry in data["ranking"]) or "nothing worth starting"
+    return " ".join(f"{name}={data[name]}" for name in _SAID if data.get(name) not in (None, "", []))
+
+
+def show(db: Path, target: str, *, as_json_object: bool) -> int:
+    """Print one event whole: by position, or by the id of an event, session (its start) or pass (its decision)."""
+    log = EventLog.read(db)
+    try:
+        position = int(target) if target.isascii() and target.isdigit() else position_of(log, target)
+        rows = log.select(Filter(after=position - 1, upto=position))
+        if not rows:
+            raise UsageError(f"the log has no position {position}", f"it ends at {log.head().position}")
+        record = rows[0]
+    finally:
+        log.close()
+    event = as_json(record)
+    if as_json_object:
+        print_json({"schema": "loop.event/1", "as_of": as_of(record.position, record.at), "event": event})
+        return 0
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for name, value in event.items():
+        if value is None or name in ("data", "private"):
+            continue
+        table.add_row(name, Text(clean(value)))
+    out = console()
+    out.print(table)
+    for part in ("data", "private"):
+        if event[part] is not None:
+            out.print(Text(part, "bold"))
+            for line in json.dumps(event[part], indent=2, ensure_ascii=False).splitlines():
+                out.print(Text(clean(line)))
+    if record.cause is not None:
+        out.print(Text(f"caused by {record.cause}  → loop show {record.cause}", "dim"))
+    return 0

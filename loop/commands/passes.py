@@ -1,0 +1,228 @@
+"""`loop plan`, `loop tick`, `loop start`: a pass rehearsed, a pass made, one category by hand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from events.catalog import OperatorRequested, SelectionMade, SelectionRejected
+from events.clock import SystemClock
+from events.envelope import to_micros
+from events.errors import RefusedError, UsageError
+from events.store import EventLog
+from loop.commands.why import decision_table, selection_line, slots_text
+from loop.config import Config
+from loop.config_file import load
+from loop.config_report import warnings
+from loop.controller import Loop, Result
+from loop.home import Home
+from loop.journal import Rehearsal
+from loop.moment import Moment, resolve
+from loop.observe import Selection, ask_selector, interpret
+from loop.output import as_of, clean, console, message, print_json
+from loop.passes import Decided, Facts, Fire, configure, decide_pass
+from projections import schedule
+from projections.state import State
+from projections.view import view
+
+WOULD_START = 10
+
+
+def plan(
+    home: Home,
+    environ: Mapping[str, str],
+    *,
+    payload: str | None,
+    recorded: bool,
+    at: str | None,
+    quiet: bool,
+    exit_code: bool,
+    as_json: bool,
+) -> int:
+    """Decide as a pass would now, and start nothing: the facts are folded in memory, the store is only read."""
+    if payload is not None and (recorded or at is not None):
+        raise UsageError("--payload brings an answer, --recorded and --at take a recorded one", "choose one of them")
+    log = EventLog.read(home.db)
+    try:
+        moment = resolve(log, at)
+        state = moment.state(log)
+    finally:
+        log.close()
+    config = load(home.config)
+    notes = warnings(config)
+    if recorded or at is not None:
+        rehearsed, answer = _recorded(state, moment, config, at is not None)
+    else:
+        rehearsed, answer = _observed(state, moment, config, environ, payload)
+    decision = rehearsed.decision.as_dict() | {"basis": moment.position}
+    selection = _selection(answer)
+    if as_json:
+        print_json(
+            {
+                "schema": "loop.plan/1",
+                "as_of": as_of(moment.position, moment.at),
+                "inputs": rehearsed.inputs,
+                "selection": {**selection, "warnings": selection["warnings"] + notes},
+                "decision": decision,
+            }
+        )
+    elif quiet:
+        print(" ".join(choice["category"] for choice in decision["chosen"]))
+    else:
+        out = console()
+        out.print(f"plan at position {moment.position}, inputs {rehearsed.inputs}: nothing is started")
+        _print_decision(selection, decision)
+        for note in [*selection["warnings"], *notes]:
+            message(f"warning: {note}")
+        out.print(f"do it, if nothing changes: loop tick --expect {rehearsed.inputs}")
+    if selection["rejected"]:
+        return 3
+    return WOULD_START if exit_code and decision["chosen"] else 0
+
+
+def _observed(
+    state: State, moment: Moment, config: Config, environ: Mapping[str, str], payload: str | None
+) -> tuple[Decided, Selection]:
+    if payload is not None:
+        answer = interpret(_payload(payload), config, source="payload")
+    else:
+        before = Rehearsal(state, moment.now)
+        configure(before, config)
+        answer = ask_selector(config, view(before.state, moment.now), environ, dry_run=True)
+    rehearsal = Rehearsal(state, moment.now)
+    return decide_pass(rehearsal, Facts(Fire("manual"), config, answer), SystemClock()), answer
+
+
+def _recorded(state: State, moment: Moment, config: Config, past: bool) -> tuple[Decided, Selection]:
+    """The last recorded answer again, under the config of then (`--at`) or of now; too old, it is a rejection."""
+    last = state.selection["last"]
+    if last is None:
+        raise UsageError("no answer of the selector is recorded up to here", "ask it: loop plan")
+    known = state.control["config"]
+    age = moment.now - to_micros(last["at"])
+    limit = round(config.selector.max_age * 1_000_000) if known is None else round(known["selector"]["max_age"] * 1e6)
+    answer: Selection
+    if last["rejected"] or age > limit:
+        reason = last["reason"] if last["rejected"] else "too_old"
+        answer = SelectionRejected.model_validate({"source": last["source"], "reason": reason, "keys": last["keys"]})
+    else:
+        answer = SelectionMade.model_validate(
+            {"source": last["source"], "tier": last["tier"], "ranking": last["ranking"]}
+        )
+    facts = Facts(Fire("manual"), config, answer, keep_config=past)
+    return decide_pass(Rehearsal(state, moment.now), facts, SystemClock()), answer
+
+
+def _payload(source: str) -> bytes:
+    if source == "-":
+        return sys.stdin.buffer.read(1 << 21)
+    try:
+        with open(source, "rb") as file:
+            return file.read(1 << 21)
+    except OSError as error:
+        raise UsageError(f"--payload {source}: {error.strerror}", "name a file, or - for standard input") from None
+
+
+def tick(home: Home, environ: Mapping[str, str], *, timer: bool, expect: str | None, as_json: bool) -> int:
+    """One pass now: by hand it always decides, with `timer` it is the fire of the current nominal instant."""
+    refuse_inside(environ, "tick")
+    with Loop(home, environ) as loop:
+        nominal = schedule.last_fire(loop.configured(), loop.clock.now()) if timer else None
+        result = loop.fire(Fire("timer" if timer else "manual", nominal=nominal, expect=expect))
+        return _report(loop, result, as_json)
+
+
+def start(
+    home: Home,
+    environ: Mapping[str, str],
+    category: str,
+    *,
+    task: str | None,
+    backend: str | None,
+    reason: str | None,
+    as_json: bool,
+) -> int:
+    """Start one category by hand: outside the allowlist and its cool-down, but never past a lock or a full house."""
+    refuse_inside(environ, "start")
+    config = load(home.config)
+    for what, name, known in (("category", category, config.categories), ("backend", backend, config.backends)):
+        if name is not None and name not in known:
+            raise UsageError(f"no {what} is named {clean(name, 64)!r}", f"there are: {', '.join(known)}")
+    asked = OperatorRequested(action="start", task=task, backend=backend, reason=reason)
+    with Loop(home, environ) as loop:
+        result = loop.fire(Fire("manual", start=asked, category=category))
+        code = _report(loop, result, as_json)
+        if result.decided is not None and not result.started:
+            candidate = result.decided.decision.candidates[0]
+            if candidate.verdict in ("paused", "draining", "frozen"):
+                return 0
+            if candidate.verdict != "chosen":
+                return RefusedError.exit_code
+            return 1
+        return code
+
+
+def refuse_inside(environ: Mapping[str, str], command: str) -> None:
+    """A session must not drive the loop that runs it. Raises RefusedError."""
+    if session := environ.get("LOOP_SESSION"):
+        raise RefusedError(
+            f"loop {command} inside session {clean(session, 64)}: a session does not drive its own loop",
+            "run it outside; reading (loop status) is fine",
+        )
+
+
+def _report(loop: Loop, result: Result, as_json: bool) -> int:
+    state = loop.journal.state
+    decided = result.decided
+    started = [{"session": each.session, "category": each.category, "pid": each.pid} for each in result.started]
+    selection = _selection(result.selection)
+    if as_json:
+        print_json(
+            {
+                "schema": "loop.tick/1",
+                "as_of": as_of(state.position, state.at),
+                "tick": decided.tick if decided else None,
+                "inputs": decided.inputs if decided else None,
+                "selection": selection,
+                "decision": decided.decision.as_dict() if decided else None,
+                "started": started,
+                "skipped": result.skipped,
+            }
+        )
+    elif decided is None:
+        console().print(f"skipped: {result.skipped}")
+    else:
+        _print_decision(selection if result.selection else None, decided.decision.as_dict())
+        out = console()
+        for each in result.started:
+            out.print(f"started {each.session} {clean(each.category)}" + (f", pid {each.pid}" if each.pid else ""))
+        if len(result.started) < len(decided.grants):
+            failed = {grant.session for grant in decided.grants} - {each.session for each in result.started}
+            for session in sorted(failed):
+                message(f"{session} could not be started: loop log --session {session}")
+    return 3 if result.selection is not None and selection["rejected"] else 0
+
+
+def _print_decision(selection: dict[str, Any] | None, decision: dict[str, Any]) -> None:
+    out = console()
+    if selection is not None:
+        out.print(selection_line({**selection, "asked": True}))
+    out.print(decision_table(decision))
+    out.print(slots_text(decision))
+
+
+def _selection(answer: Selection | None) -> dict[str, Any]:
+    """An answer as `plan` and `tick` print it."""
+    rejected = isinstance(answer, SelectionRejected)
+    return {
+        "source": answer.source if answer else None,
+        "tier": answer.tier if isinstance(answer, SelectionMade) else None,
+        "rejected": rejected,
+        "reason": answer.reason if isinstance(answer, SelectionRejected) else None,
+        "keys": answer.keys if isinstance(answer, SelectionRejected) else [],
+        "text": answer.text if isinstance(answer, SelectionRejected) else None,
+        "warnings": list(answer.warnings or []) if isinstance(answer, SelectionMade) else [],
+        "ranking": [entry.model_dump() for entry in answer.ranking] if isinstance(answer, SelectionMade) else [],
+    }
+

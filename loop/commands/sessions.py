@@ -1,0 +1,169 @@
+"""`loop sessions` and `loop tail`: who ran, how it ended, what it printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from events.envelope import Record, to_text
+from events.errors import UsageError
+from events.lifecycle import SESSION_ENDS
+from events.store import EventLog, Filter
+from loop.moment import past, resolve, unique
+from loop.output import as_of, clean, console, local, print_json, span
+from loop.sessions import rundir
+
+LIMIT = 30
+CHUNK = 1 << 16
+FOLLOW_SECONDS = 0.3
+
+
+def run(
+    db: Path,
+    *,
+    live: bool,
+    since: str | None,
+    category: str | None,
+    outcome: str | None,
+    backend: str | None,
+    limit: int,
+    at: str | None,
+    as_json: bool,
+) -> int:
+    """Print sessions, newest first: those that match every filter."""
+    log = EventLog.read(db)
+    try:
+        moment = resolve(log, at)
+        start = None if since is None else past(since, moment.now)
+        items = _items(log, moment.position, start, category)
+        chosen = [
+            item
+            for item in items
+            if (not live or item["ended_at"] is None)
+            and (outcome is None or item["outcome"] == outcome)
+            and (backend is None or item["backend"] == backend)
+        ][:limit]
+    finally:
+        log.close()
+    if as_json:
+        print_json({"schema": "loop.sessions/1", "as_of": as_of(moment.position, moment.at), "items": chosen})
+    else:
+        console().print(_table(chosen))
+    return 0
+
+
+def _items(log: EventLog, upto: int, since: int | None, category: str | None) -> list[dict[str, Any]]:
+    floor = None if since is None else to_text(since)
+    wanted = Filter(types=("session.*",), upto=upto, category=category)
+    found: dict[str, dict[str, Any]] = {}
+    for row in log.select(wanted):
+        _fold(found, row)
+    items = [item for item in found.values() if floor is None or item["requested_at"] >= floor]
+    return items[::-1]
+
+
+def _fold(found: dict[str, dict[str, Any]], row: Record) -> None:
+    data = json.loads(row.data)
+    session = row.session or ""
+    if row.type == "session.requested":
+        found[session] = {
+            "id": session,
+            "category": row.category,
+            "backend": data["backend"],
+            "task": data["task"],
+            "rule": data["rule"],
+            "trigger": data["trigger"],
+            "chain": data["chain"],
+            "token": row.position,
+            "requested_at": row.at,
+            "started_at": None,
+            "pid": None,
+            "outcome": None,
+            "reason": None,
+            "grade": None,
+            "seconds": None,
+            "exit_code": None,
+            "signal": None,
+            "ended_at": None,
+        }
+        return
+    item = found.get(session)
+    if item is None:
+        return
+    if row.type == "session.started":
+        item["started_at"], item["pid"] = row.at, data["pid"]
+    elif row.type == "session.graded":
+        item["grade"] = data["grade"]
+    elif row.type in SESSION_ENDS:
+        item["ended_at"] = row.at
+        item["outcome"] = data.get("outcome") or ("lost" if row.type == "session.lost" else "refused")
+        item["reason"] = data.get("reason") or data.get("code") or data.get("why")
+        for name in ("grade", "seconds", "exit_code", "signal"):
+            item[name] = data.get(name)
+
+
+def _table(items: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    if not items:
+        return Text("no session matches", "dim")
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for name in ("session", "category", "requested", "outcome", "grade", "ran", "backend", "reason"):
+        table.add_column(name, no_wrap=name != "reason", justify="right" if name in ("grade", "ran") else "left")
+    for item in items:
+        outcome = item["outcome"] or ("live" if item["started_at"] else "starting")
+        style = {"productive": "green", "live": "bold", "failed": "red", "lost": "red"}.get(outcome, "")
+        table.add_row(
+            item["id"],
+            Text(clean(item["category"], 16)),
+            local(item["requested_at"])[-8:],
+            Text(outcome, style),
+            "–" if item["grade"] is None else f"{item['grade']:.2f}",
+            span(item["seconds"]),
+            Text(clean(item["backend"], 12)),
+            Text(clean(item["reason"] or "", 20)),
+        )
+    return table
+
+
+def tail(db: Path, session: str, *, follow: bool, errors: bool, lines: int) -> int:
+    """Print the end of a session's output as it wrote it, without control characters; with `follow` go on."""
+    log = EventLog.read(db)
+    try:
+        _, id = unique(log, session, ("session",))
+        path = os.path.join(rundir.path_of(str(db.parent), id), "err.log" if errors else "out.log")
+        if not os.path.exists(path):
+            raise UsageError(f"session {id} has no output at {path}", f"see: loop log --session {id}")
+        with open(path, "rb") as file:
+            offset = max(0, os.fstat(file.fileno()).st_size - CHUNK)
+            file.seek(offset)
+            text = _visible(file.read())
+            kept = text.splitlines()[-lines:]
+            print("\n".join(kept), flush=True)
+            while follow:
+                chunk = file.read(CHUNK)
+                if chunk:
+                    sys.stdout.write(_visible(chunk))
+                    sys.stdout.flush()
+                elif _ended(log, id):
+                    return 0
+                else:
+                    time.sleep(FOLLOW_SECONDS)
+    finally:
+        log.close()
+    return 0
+
+
+def _ended(log: EventLog, session: str) -> bool:
+    return bool(log.select(Filter(types=tuple(SESSION_ENDS), session=session), limit=1))
+
+
+def _visible(data: bytes) -> str:
+    """Output as text: holes and escape sequences must not reach the terminal."""
+    text = data.replace(b"\0", b"").decode("utf-8", "replace")
+    return "".join(letter if letter in "\n\t" or letter.isprintable() else " " for letter in text)

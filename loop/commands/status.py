@@ -1,0 +1,201 @@
+"""`loop status`: is it safe, is it right, is it useful, on one screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from events.envelope import to_micros
+from events.store import EventLog
+from loop.moment import resolve
+from loop.output import clean, console, local, print_json, share, span
+from loop.status import status
+from projections.figures import NEGLECT
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.text import Text
+
+INVARIANTS = frozenset({"same_lock"})
+
+
+def run(db: Path, *, at: str | None, as_json: bool, watch: float | None, check: bool) -> int:
+    """Print the status; with `watch` again every so many seconds until interrupted; exit 4 with `check` if unsafe."""
+    if watch is not None:
+        return _watch(db, watch)
+    report = read(db, at)
+    if as_json:
+        print_json(report)
+    else:
+        console().print(render(report))
+    return 4 if check and any(problem["code"] in INVARIANTS for problem in report["problems"]) else 0
+
+
+def read(db: Path, at: str | None) -> dict[str, Any]:
+    """The status object of a store at a moment."""
+    log = EventLog.read(db)
+    try:
+        moment = resolve(log, at)
+        return status(moment.state(log), moment.now)
+    finally:
+        log.close()
+
+
+def _watch(db: Path, seconds: float) -> int:
+    from rich.live import Live
+
+    with Live(render(read(db, None)), console=console(), auto_refresh=False, screen=False) as live:
+        while True:
+            time.sleep(seconds)
+            live.update(render(read(db, None)), refresh=True)
+
+
+def render(report: Mapping[str, Any]) -> Group:
+    """The report for 80 columns: problems first, then safe, right, useful, who runs, the categories, what is next."""
+    from rich.console import Group
+
+    parts = [_head(report), *_problems(report), _verdicts(report)]
+    if report["sessions"]["live"]:
+        parts.append(_live(report))
+    if report["categories"]:
+        parts.append(_categories(report))
+    parts.append(_foot(report))
+    return Group(*parts)
+
+
+def _head(report: Mapping[str, Any]) -> Text:
+    from rich.text import Text
+
+    mode, as_of = report["mode"], report["as_of"]
+    style = {"running": "bold green", "paused": "bold yellow", "draining": "bold yellow"}.get(mode, "bold red")
+    text = Text.assemble(("loop ", "bold"), (mode.replace("_", " "), style))
+    text.append(f"   as of {local(as_of['at'])}, position {as_of['position']}", "dim")
+    return text
+
+
+def _problems(report: Mapping[str, Any]) -> list[Text]:
+    from rich.text import Text
+
+    lines = []
+    for problem in report["problems"]:
+        line = Text.assemble(("✗ ", "bold red"), (clean(problem["text"], 100), "red"))
+        line.append(f"  → {clean(problem['command'])}", "dim")
+        lines.append(line)
+    return lines
+
+
+def _verdicts(report: Mapping[str, Any]) -> Any:
+    """Three questions with their denominators."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    violations, chosen, noop = report["violations"], report["selection"], report["noop"]
+    if violations["of"]:
+        bad = violations["same_lock"]
+        safe = Text(f"{bad} same-lock violations in {violations['of']} locks taken", "red" if bad else "green")
+    else:
+        safe = Text("no data: no lock was taken yet", "dim")
+    table.add_row("safe", safe)
+    lines = [_of("granted", chosen["granted"]), _of("followed", chosen["followed"])]
+    neglected = [line["name"] for line in report["categories"] if line["neglected"]]
+    lines.append(f"neglected {', '.join(clean(name) for name in neglected)}" if neglected else "nobody neglected")
+    table.add_row("right", Text(" · ".join(lines) if report["categories"] else "no data: no config yet"))
+    if noop["of"]:
+        useful = f"{noop['count']} NOOP in the last {noop['of']} assessed (at most {share(noop['upper95'])}, 95 %)"
+    else:
+        useful = "no data: nothing assessed yet"
+    if noop["unproven"]:
+        useful += f" · {noop['unproven']} unproven beside them"
+    table.add_row("useful", Text(useful))
+    slots, pools = report["slots"], report["backends"]
+    capacity = "no data" if slots["capacity"] is None else f"{slots['live']} of {slots['capacity']} in use"
+    if slots["peak"] is not None:
+        capacity += f", peak {slots['peak']} at {local(slots['peak_at'], report['as_of']['at'])}"
+    table.add_row("slots", Text(capacity))
+    limited = [item for item in pools["items"] if item["state"] != "available"]
+    text = f"{pools['available']} of {pools['total']} available" if pools["total"] else "no data"
+    if limited:
+        text += "; limited: " + ", ".join(_limit(item, report["as_of"]["at"]) for item in limited[:3])
+        text += f" and {len(limited) - 3} more" if len(limited) > 3 else ""
+    table.add_row("backends", Text(text))
+    return table
+
+
+def _of(word: str, ratio: Mapping[str, int]) -> str:
+    return f"{word} {ratio['count']} of {ratio['of']}" if ratio["of"] else f"{word}: no data"
+
+
+def _limit(item: Mapping[str, Any], now: str) -> str:
+    return clean(item["name"]) + (f" until {local(item['until'], now)}" if item["until"] else " (reset unknown)")
+
+
+def _live(report: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for name in ("session", "category", "for", "backend", "chosen by", "task"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "for" else "left")
+    now = to_micros(report["as_of"]["at"])
+    for session in report["sessions"]["live"]:
+        started = session["started_at"]
+        age = span((now - to_micros(started)) / 1e6) if started else "starting"
+        rule = session["rule"] + (" ⚠" if session["rule"] == "allowlist" else "")
+        cells = (clean(session["backend"], 14), rule, clean(session["task"] or "", 22))
+        table.add_row(Text(session["id"]), Text(session["category"]), age, *map(Text, cells))
+    return table
+
+
+def _categories(report: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    table.add_column("category")
+    for name in ("started", "minutes", "share", "target", "ratio", "last start"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for line in report["categories"]:
+        ratio = "–" if line["ratio"] is None else f"{line['ratio']:.2f}"
+        style = "red" if line["enough_data"] and line["ratio"] is not None and line["ratio"] > 2 else ""
+        notes = []
+        if line["neglected"]:
+            notes.append("neglected")
+        if line["cooldown_until"]:
+            notes.append(f"cools until {local(line['cooldown_until'], report['as_of']['at'])}")
+        table.add_row(
+            Text(line["name"], "bold" if line["live"] else ""),
+            str(line["spawned"]),
+            f"{line['minutes']:.1f}",
+            share(line["share"]) if line["share"] is not None else "–",
+            "–" if line["target"] is None else f"{line['target'] * 100:.0f} %",
+            Text(ratio if line["enough_data"] or line["ratio"] is None else f"({ratio})", style),
+            local(line["last_started_at"], report["as_of"]["at"]),
+            Text(", ".join(notes), "yellow"),
+        )
+    return table
+
+
+def _foot(report: Mapping[str, Any]) -> Text:
+    from rich.text import Text
+
+    last, now = report["last_tick"], report["as_of"]["at"]
+    text = Text()
+    if last is None:
+        text.append("last decision: none yet (loop tick makes one)")
+    else:
+        text.append(f"last decision {local(last['at'], now)}, {last['trigger']}, started {last['started']}")
+        text.append("  → loop why last", "dim")
+    fire = report["next_fire"]
+    text.append("\nnext fire ")
+    text.append("none: no controller runs and no timer fired lately" if fire is None else local(fire, now))
+    if any(line["ratio"] is not None and not line["enough_data"] for line in report["categories"]):
+        text.append("\n(ratios in brackets rest on too few starts to judge)", "dim")
+    if any(line["neglected"] for line in report["categories"]):
+        text.append(f"\nneglected: its share of the starts since its last one exceeds {NEGLECT:.0f}", "dim")
+    return text

@@ -1,0 +1,91 @@
+"""What every command prints with: results on stdout, messages on stderr, nothing from outside unescaped.
+
+Text of sessions, selectors and configs is hostile: it enters tables only as `rich.text.Text` through `clean`, never as
+markup, and without control characters or marks that turn the writing around.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from events.envelope import to_micros
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = 80  # columns where stdout is no terminal
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def clean(text: object, limit: int | None = None) -> str:
+    """`text` on one line, without control characters, lone surrogates or bidi marks; longer than `limit` it is cut."""
+    kept = "".join(" " if unicodedata.category(letter) in _UNSEEN else letter for letter in str(text))
+    return kept if limit is None or len(kept) <= limit else kept[: limit - 1] + "…"
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console for stdout or stderr; colours and width as the terminal allows, NO_COLOR respected."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on stdout, readable and in UTF-8; lone surrogates become \\u escapes."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=2)
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    print(text)
+
+
+def print_line(value: Mapping[str, Any]) -> None:
+    """One JSON object on one line: for `log` and `export`."""
+    print(json.dumps(value, ensure_ascii=True, separators=(",", ":")))
+
+
+def message(text: str) -> None:
+    """A line for a person, on stderr."""
+    print(clean(text), file=sys.stderr)
+
+
+def as_of(position: int, at: str | None) -> dict[str, Any]:
+    """The `as_of` of every JSON answer."""
+    return {"position": position, "at": at}
+
+
+def local(at: str | None, now: str | None = None) -> str:
+    """A stored time as local text: the time of day, with the date where it is another day than `now`'s."""
+    if at is None:
+        return "–"
+    moment = datetime.fromtimestamp(to_micros(at) / 1e6).astimezone()
+    today = None if now is None else datetime.fromtimestamp(to_micros(now) / 1e6).astimezone().date()
+    return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M:%S")
+
+
+def span(seconds: float | None) -> str:
+    """A duration for tables: `12 s`, `3 min`, `2 h 05`, `4 d 3 h`."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min"
+    if whole < 86_400:
+        return f"{whole // 3_600} h {whole % 3_600 // 60:02d}"
+    return f"{whole // 86_400} d {whole % 86_400 // 3_600} h"
+
+
+def share(value: float | None) -> str:
+    """A share or rate as a percentage; `no data` where there is none."""
+    return "no data" if value is None else f"{value * 100:.0f} %"

@@ -1,0 +1,39 @@
+"""What a shim runs last, in a fresh interpreter: ingest its run directory, then the session-end pass.
+
+Run by path (`python -I …/end.py RUN_DIR`), so that it finds its own package wherever that is installed. Whatever fails
+here is written to `end.log` and made good by the next pass or the controller's next look.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+
+def main(run_dir: str) -> int:
+    """Ingest and decide; the exit code is for end.log's reader only."""
+    from events.errors import LoopError
+    from loop import home
+    from loop.controller import Loop
+    from loop.sessions import ingest, rundir
+
+    spec = rundir.read_spec(run_dir)
+    if spec is None or spec["config"] is None:
+        print(f"{run_dir}: no spec, nothing to do", file=sys.stderr)
+        return 1
+    try:
+        with Loop(home.at(Path(spec["config"])), os.environ) as loop:
+            ingest.ingest(loop.journal, run_dir)
+            loop.session_ended(spec["session"])
+    except (LoopError, OSError, rundir.RunDirError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,188 @@
+"""`reconcile`: what the log believes against what the machine shows, for every session that lives in the log.
+
+| the run directory and the machine say                      | then                                             |
+|------------------------------------------------------------|--------------------------------------------------|
+| ended in order                                             | ingest                                           |
+| no claim, the granter is gone                              | claim it, so that no late shim can; void it      |
+| no claim, the granter may live                             | leave it                                         |
+| claimed, the shim lives                                    | leave it                                         |
+| the shim is gone, processes carry the session's marker     | end them; whoever is left makes it alive         |
+| the shim is gone, a kernel lock is held by somebody        | leave it: unknown is alive                       |
+| the shim is gone, we hold every key, two sweeps find nobody | its end from the exit record, else `session.lost` |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+from events.catalog import Interval, LockReleased, Payload, SessionLost, SessionSpawnFailed, SessionStopping
+from events.clock import Clock
+from loop.journal import Entry, Journal
+from loop.sessions import ingest, locks, proc, rundir
+from projections.sessions import Live
+
+ACTOR = "reconcile"
+SETTLE_SECONDS = 2.0  # how long a shim that ended in order has for its own ingest before others do it
+
+
+def reconcile(journal: Journal, state_dir: Path, clock: Clock, *, settle: bool = False) -> list[str]:
+    """Bring the log up to what happened; returns the sessions whose end this call appended.
+
+    `settle` leaves a session that ended within SETTLE_SECONDS to its own shim, which is about to ingest it. A damaged
+    run directory raises RunDirError, naming the file, after the others were seen to.
+    """
+    ended: list[str] = []
+    damaged: rundir.RunDirError | None = None
+    for session, live in list(journal.refresh().sessions["live"].items()):
+        try:
+            if _settle(journal, state_dir, session, live, clock, wait=settle):
+                ended.append(session)
+        except rundir.RunDirError as error:
+            damaged = error
+    if damaged is not None:
+        raise damaged
+    return ended
+
+
+def _settle(journal: Journal, state_dir: Path, session: str, live: Live, clock: Clock, *, wait: bool) -> bool:
+    run_dir = rundir.path_of(str(state_dir), session)
+    files = ingest.read(run_dir)
+    claim = rundir.read_claim(run_dir)
+    if claim is None or claim["by"] == "reconciler":
+        return _void(journal, run_dir, session, live, claimed=claim is not None)
+    if files is None:
+        raise rundir.RunDirError(f"{run_dir}/spec.json is missing beside a claim; restore it or remove the directory")
+    if files.end is not None:
+        if wait and _age(run_dir, "end.json", clock) < SETTLE_SECONDS:
+            return False
+        return ingest.ingest(journal, run_dir)
+    ingest.ingest(journal, run_dir)
+    if proc.alive(claim["pid"], claim["start"], claim["boot"]):
+        return False
+    return _bury(journal, state_dir, files, clock)
+
+
+def _age(run_dir: str, name: str, clock: Clock) -> float:
+    """Seconds since a file was written, by the wall clock; a clock that stepped back makes it negative: waited for."""
+    with contextlib.suppress(OSError):
+        return clock.now() / 1e6 - os.stat(os.path.join(run_dir, name)).st_mtime
+    return 0.0
+
+
+def _void(journal: Journal, run_dir: str, session: str, live: Live, *, claimed: bool) -> bool:
+    """Void a request that nobody acts on, once whoever could still act on it is gone for certain."""
+    if not claimed and (_may_start(run_dir, live) or not rundir.claim(run_dir, by="reconciler")):
+        return False
+    with journal.transaction() as entry:
+        if session not in entry.state.sessions["live"]:
+            return False
+        failed = SessionSpawnFailed(code="voided", stage="claim", text="granted, but never started by its controller")
+        _append(entry, session, live, failed)
+        _release(entry, session, live, "voided")
+    return True
+
+
+def _may_start(run_dir: str, live: Live) -> bool:
+    """Whether the shim that was launched, or the granter that may yet launch one, could be alive."""
+    launched = rundir.read_launched(run_dir)
+    if launched is not None:
+        return proc.alive(launched["pid"], launched["start"], launched["boot"])
+    pid, start, boot = live["granter"]
+    return proc.alive(pid, start, boot)
+
+
+def _bury(journal: Journal, state_dir: Path, files: ingest.Files, clock: Clock) -> bool:
+    """The shim is gone: end what it left, then, holding every key, append the end that can still be known."""
+    spec, session = files.spec, files.spec["session"]
+    lock_dir = str(state_dir / "locks")
+    if proc.marked(session):
+        with journal.transaction() as entry:
+            live = entry.state.sessions["live"].get(session)
+            if live is None:
+                return False
+            if live["status"] == "started" and live["stopping"] is None:
+                _append(entry, session, live, SessionStopping(by=ACTOR, why="orphaned"))
+        if not _end_orphans(session, spec["grace"], clock):
+            return False
+    try:
+        held = locks.try_hold(lock_dir, spec["keys"])
+    except locks.LockRefused as refused:
+        raise rundir.RunDirError(f"session {session}: {refused}") from None
+    if held is None:
+        return False
+    with held:
+        if proc.marked(session) or proc.marked(session):
+            return False
+        intervals = _intervals(lock_dir, spec["keys"], spec["token"])
+        if files.exit is not None:
+            ends = ingest.end_events(files, files.exit, intervals)
+        else:
+            why = "shim_died" if files.claim and files.claim["boot"] == proc.boot_id() else "reboot"
+            ends = [SessionLost(why=why, held=intervals)]
+        with journal.transaction() as entry:
+            live = entry.state.sessions["live"].get(session)
+            if live is None:
+                return False
+            ingest.progress(entry, files, live)
+            ingest.append_end(entry, files, ends, how="lost")
+        for key in _open_keys(lock_dir, spec["keys"], spec["token"]):
+            held.note_lost(key, spec["token"], session)
+    return True
+
+
+def _end_orphans(session: str, grace: float, clock: Clock) -> bool:
+    """TERM, the session's grace, KILL to every process with its marker; False while one is left."""
+    begun = clock.monotonic()
+    number = signal.SIGTERM
+    while left := proc.marked(session):
+        waited = clock.monotonic() - begun
+        if waited > grace + 5:
+            return False
+        if waited > grace:
+            number = signal.SIGKILL
+        for pid in left:
+            if (start := proc.start_time(pid)) is not None:
+                proc.send(pid, start, number)
+        clock.sleep(0.05)
+    return True
+
+
+def _intervals(lock_dir: str, keys: Iterable[str], token: int) -> dict[str, Interval]:
+    """What the witness tells of this token; a hold without an end lasted until now, when the key is ours."""
+    found: dict[str, Interval] = {}
+    for key in keys:
+        for interval in locks.intervals(locks.path_of(lock_dir, key)):
+            if interval.token == token:
+                now = proc.boottime_ns() if interval.boot == proc.boot_id() else interval.from_ns
+                until = now if interval.to_ns is None else interval.to_ns
+                found[key] = Interval(boot=interval.boot, from_ns=interval.from_ns, to_ns=until)
+    return found
+
+
+def _open_keys(lock_dir: str, keys: Iterable[str], token: int) -> list[str]:
+    return [
+        key
+        for key in keys
+        if any(one.token == token and one.ended is None for one in locks.intervals(locks.path_of(lock_dir, key)))
+    ]
+
+
+def _release(entry: Entry, session: str, live: Live, how: str) -> None:
+    for key in live["keys"]:
+        released = LockReleased.model_validate({"key": key, "token": live["token"], "how": how})
+        _append(entry, session, live, released)
+
+
+def _append(entry: Entry, session: str, live: Live, payload: Payload) -> None:
+    entry.append(
+        payload,
+        actor=ACTOR,
+        tick=live["tick"],
+        cause=live["token"],
+        session=session,
+        category=live["category"],
+    )

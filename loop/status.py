@@ -1,0 +1,160 @@
+"""`loop status` as data: CONTRACT's object, from State and an instant alone. Problems come with their command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from events.envelope import to_text
+from loop.output import as_of, clean
+from loop.words import REJECTIONS
+from projections import figures
+from projections.state import State
+from projections.view import backends, restraints
+
+OVER = 2.0  # share over target from which an allocation is a problem
+DEFAULT_WINDOW = 48 * 3_600_000_000
+
+
+def status(state: State, now: int) -> dict[str, Any]:
+    """The status object at `now` (microseconds)."""
+    config = state.control["config"]
+    window = DEFAULT_WINDOW if config is None else round(config["window"] * 1_000_000)
+    peak, peak_at = figures.peak(state, now, window)
+    fire = figures.next_fire(state, now)
+    last = state.control["last"]
+    report: dict[str, Any] = {
+        "schema": "loop.status/1",
+        "as_of": as_of(state.position, to_text(now)),
+        "mode": mode(state, now),
+        "problems": [],
+        "slots": {
+            "capacity": config["slots"] if config else None,
+            "live": len(state.sessions["live"]),
+            "peak": peak,
+            "peak_at": peak_at,
+        },
+        "locks": [
+            {"key": key, "session": lock["session"], "token": lock["token"], "since": lock["since"]}
+            for key, lock in sorted(state.locks["held"].items())
+        ],
+        "violations": {
+            "same_lock": state.locks["violations"],
+            "of": state.locks["acquired"],
+            "items": state.locks["items"],
+        },
+        "sessions": {"live": _live(state), "recent": state.sessions["recent"][::-1]},
+        "noop": figures.noop(state),
+        "backends": _backends(state, now),
+        "categories": figures.categories(state, now),
+        "selection": figures.selection(state, now, window),
+        "last_tick": None
+        if last is None
+        else {"id": last["id"], "at": last["at"], "trigger": last["trigger"], "started": last["started"]},
+        "next_fire": None if fire is None else to_text(fire),
+        "restraints": {
+            scope: {"mode": found.mode, "until": None if found.until is None else to_text(found.until)}
+            for scope, found in restraints(state, now).items()
+        },
+        "window": {"seconds": window // 1_000_000, "truncated": figures.window_truncated(state, now, window)},
+    }
+    report["problems"] = problems(state, now, report)
+    return report
+
+
+def mode(state: State, now: int) -> str:
+    """`running`, `paused`, `draining`, `frozen`, or `invalid_config` until the next good pass."""
+    if state.control["invalid_config"] is not None:
+        return "invalid_config"
+    restraint = restraints(state, now).get("all")
+    return "running" if restraint is None else restraint.mode
+
+
+def problems(state: State, now: int, report: dict[str, Any]) -> list[dict[str, str]]:
+    """What is wrong, the worst first, each with the command that explains it."""
+    found: list[dict[str, str]] = []
+
+    def add(code: str, text: str, command: str) -> None:
+        found.append({"code": code, "text": text, "command": command})
+
+    if count := report["violations"]["same_lock"]:
+        add("same_lock", f"{count} same-lock violations", "loop log --type 'lock.*'")
+    if report["mode"] == "invalid_config":
+        add("invalid_config", "the config is invalid: nothing is started", "loop config check")
+    if report["mode"] == "frozen":
+        add("frozen", "the loop is frozen", "loop log --type 'loop.*'")
+    chosen = report["selection"]
+    if chosen["rejected"]:
+        reason = REJECTIONS.get(chosen["reason"], clean(chosen["reason"]))
+        add("selection_rejected", reason, "loop why last")
+    if chosen["intent_lost"]:
+        add("intent_lost", f"{chosen['intent_lost']} starts that no ranking asked for", "loop log --type 'selection.*'")
+    if (since := figures.silent_since(state, now)) is not None:
+        add("fire_missed", f"no fire since {since[:19]}Z, for more than two periods", "loop doctor")
+    for line in report["categories"]:
+        if line["enough_data"] and line["ratio"] is not None and line["ratio"] > OVER:
+            add("over_allocated", f"{line['name']} has {line['ratio']:.1f} times its target", "loop status --json")
+    for line in report["categories"]:
+        if line["neglected"] and not line["live"]:
+            add("neglected", f"{line['name']} is neglected", f"loop start {line['name']}")
+    total = report["backends"]
+    if total["total"] and not total["available"]:
+        add("no_backend", "no backend is available", "loop backends")
+    for session in report["sessions"]["live"]:
+        if "silence" in state.sessions["live"][session["id"]]["warned"]:
+            add("silent", f"{session['id']} ({session['category']}) is silent", f"loop tail {session['id']}")
+    failed = [item for item in state.sessions["recent"] if item["reason"] in SPAWN_PROBLEMS]
+    if failed:
+        worst = failed[-1]
+        text = f"{len(failed)} of the last {len(state.sessions['recent'])} sessions never ran: {worst['reason']}"
+        add("spawn_failed", text, f"loop log --session {worst['id']}")
+    return found
+
+
+SPAWN_PROBLEMS = frozenset(
+    {
+        "command_not_found",
+        "not_executable",
+        "bad_cwd",
+        "before_failed",
+        "lock_missing",
+        "lock_replaced",
+        "launch_failed",
+        "argv_too_long",
+    }
+)
+
+
+def _live(state: State) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": id,
+            "category": live["category"],
+            "backend": live["backend"],
+            "task": live["task"],
+            "started_at": live["started_at"],
+            "requested_at": live["requested_at"],
+            "pid": live["pid"],
+            "token": live["token"],
+            "chain": live["chain"],
+            "trigger": live["trigger"],
+            "rule": live["rule"],
+            "deadline": live["deadline"],
+            "stopping": live["stopping"],
+        }
+        for id, live in state.sessions["live"].items()
+    ]
+
+
+def _backends(state: State, now: int) -> dict[str, Any]:
+    items = [
+        {
+            "name": backend.name,
+            "pool": backend.pool,
+            "state": backend.state,
+            "until": None if backend.until is None else to_text(backend.until),
+            "live": backend.live,
+            "paused": backend.paused,
+        }
+        for backend in backends(state, now).values()
+    ]
+    return {"available": sum(item["state"] == "available" for item in items), "total": len(items), "items": items}

@@ -1,0 +1,93 @@
+"""Verdicts and reasons in words, for people: one sentence per code, with the facts that the decision recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from loop.output import clean, local
+
+Detail = dict[str, Any]
+
+
+def _until(detail: Detail) -> str:
+    return f" until {local(detail['until'])}" if detail.get("until") else ""
+
+
+def _restrained(word: str) -> Callable[[Detail], str]:
+    def text(detail: Detail) -> str:
+        scope = str(detail.get("scope", "all"))
+        return (f"the loop is {word}" if scope == "all" else f"{scope.replace(':', ' ')} is {word}") + _until(detail)
+
+    return text
+
+
+VERDICTS: dict[str, Callable[[Detail], str]] = {
+    "chosen": lambda d: "started",
+    "unknown_category": lambda d: "no such category in the config",
+    "not_allowed": lambda d: "outside the parallel allowlist (parallel = false)",
+    "not_ranked": lambda d: "the selector did not ask for it",
+    "frozen": _restrained("frozen"),
+    "draining": _restrained("draining"),
+    "paused": _restrained("paused"),
+    "lock_held": lambda d: f"its lock {clean(d.get('key'))} is held by {clean(d.get('session'))}",
+    "task_taken": lambda d: f"task {clean(d.get('task'), 40)} is with {clean(d.get('session'))}",
+    "not_alone": lambda d: (
+        f"{clean(d['alone'])} runs alone" if "alone" in d else f"it runs alone, and {d.get('live')} are live"
+    ),
+    "cooling_down": lambda d: "cooling down" + _until(d),
+    "respawn_spent": lambda d: f"the chain has had its {d.get('limit')} respawn",
+    "no_work": lambda d: "its gate says: no work",
+    "gate_error": lambda d: "its gate failed",
+    "over_allocated": lambda d: "it would get more than its share",
+    "budget_spent": lambda d: "a budget is spent" + _until(d),
+    "no_backend": lambda d: "no backend can take it" + _until(d),
+    "host_busy": lambda d: "the host is too busy",
+    "rate_limited": lambda d: f"{d.get('starts')} starts in the last {d.get('window')}, the limit is {d.get('limit')}",
+    "no_slot": lambda d: (
+        f"the safety net has its {d['fallback_slots']} slot" if "fallback_slots" in d else "no slot was left"
+    ),
+}
+
+IDLE: dict[str, str] = {
+    "rejected": "the selector's answer was rejected",
+    "nothing_ranked": "nobody asked for it",
+    "paused": "the loop is paused",
+    "draining": "the loop is draining",
+    "frozen": "the loop is frozen",
+}
+
+REJECTIONS: dict[str, str] = {
+    "no_answer": "the selector gave no answer",
+    "timeout": "the selector took too long",
+    "exit_code": "the selector failed",
+    "not_json": "the answer is not JSON",
+    "too_large": "the answer is too large",
+    "too_deep": "the answer is nested too deeply",
+    "unknown_shape": "the answer has a shape that loop does not know",
+    "wrong_type": "the answer has a known key in another type",
+    "no_category": "the answer names no category",
+    "too_old": "the last answer is too old",
+}
+
+
+def verdict(code: str, detail: Detail) -> str:
+    """A verdict in words."""
+    text = VERDICTS.get(code)
+    return code if text is None else text(detail)
+
+
+def idle(reason: str) -> str:
+    """Why a slot stayed idle, in words."""
+    return IDLE.get(reason) or {
+        "lock_held": "what was asked for already runs",
+        "cooling_down": "what was asked for is cooling down",
+        "not_allowed": "what was asked for is outside the allowlist",
+        "no_backend": "no backend can take what was asked for",
+        "rate_limited": "the start-rate limit is reached",
+        "respawn_spent": "the chain has had its respawn",
+        "task_taken": "the task is taken",
+        "not_alone": "something must run alone",
+        "unknown_category": "the selector named a category that is not configured",
+        "no_slot": "the safety net's slots are used",
+    }.get(reason, reason)
