@@ -412,6 +412,13 @@ class EventLog:
             found += [(column, str(row[0])) for row in rows]
         return found
 
+    def position_of_id(self, id: str) -> int:
+        """The position of the event with this id. Raises StoreError where there is none."""
+        row = self._connection.execute("SELECT position FROM events WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise StoreError(f"no event has the id {id!r}")
+        return int(row[0])
+
     def worker_pids(self, sessions: Sequence[str]) -> dict[str, int]:
         """Session -> its worker's pid, of those given that ever started."""
         marks = ", ".join("?" * len(sessions))

@@ -49,7 +49,7 @@ def fires_between(config: Config, after: int, upto: int, limit: int = 10_000) ->
 
 def jitter(config: Config, store: str, nominal: int) -> int:
     """The delay of one fire: spread over the configured jitter by a hash, so that a fleet does not fire as one."""
-    width = round(config["jitter"] * 1_000_000)
+    width = round(float(config["jitter"]) * 1_000_000)
     if width <= 0:
         return 0
     digest = hashlib.sha256(f"loop.jitter/1\x1f{store}\x1f{nominal}".encode()).digest()

@@ -1,0 +1,165 @@
+"""Figures of a State at an instant: rates with their denominators, windows with their sample sizes.
+
+Everything here may be shown; nothing here decides. None means *no data*, never zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from events.envelope import to_micros, to_text
+from projections import schedule
+from projections.fold import EXACT, first_hour, truncated
+from projections.state import State
+from projections.view import cooldown_until, counted
+
+ENOUGH = 5.0  # expected starts (target times total) from which a ratio is worth judging
+NEGLECT = 3.0  # gap times target above which a category counts as neglected
+SILENT_PERIODS = 2  # periods without a fire after which nobody seems to fire any more
+
+
+def upper95(count: int, of: int) -> float | None:
+    """One-sided Clopper-Pearson 95 % upper bound of a rate of which `count` in `of` were seen.
+
+    The p at which seeing `count` or fewer has probability 0.05 (Clopper and Pearson 1934), by bisection.
+    """
+    if of == 0:
+        return None
+    if count >= of:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _binomial_cdf(count, of, middle) > 0.05:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _binomial_cdf(count: int, of: int, rate: float) -> float:
+    term = total = (1 - rate) ** of
+    for k in range(count):
+        term *= (of - k) / (k + 1) * rate / (1 - rate)
+        total += term
+    return total
+
+
+def noop(state: State) -> dict[str, Any]:
+    """The NOOP rate of the last assessed sessions, and how many unproven ones ended since the oldest of them."""
+    assessed = state.outcomes["assessed"]
+    count = sum(item["outcome"] == "noop" for item in assessed)
+    of = len(assessed)
+    before = assessed[0]["unproven_before"] if of >= 20 else 0
+    return {
+        "count": count,
+        "of": of,
+        "unproven": state.outcomes["unproven"] - before,
+        "rate": count / of if of else None,
+        "upper95": upper95(count, of),
+    }
+
+
+def peak(state: State, now: int, window: int) -> tuple[int | None, str | None]:
+    """The most sessions alive at once in the window, and when; (None, None) before the first."""
+    first = first_hour(now, window)
+    most, when = 0, None
+    for hour, (count, at) in sorted(state.sessions["peaks"].items()):
+        if hour >= first and count > most:
+            most, when = count, at
+    live = len(state.sessions["live"])
+    if live > most:
+        return live, state.at
+    return (None, None) if state.sessions["requested"] == 0 else (most, when)
+
+
+def targets(config: dict[str, Any]) -> dict[str, float | None]:
+    """Category -> its target share, normalised over those that have one; None where it has none."""
+    stated = {name: settings["target"] for name, settings in config["categories"].items()}
+    total = sum(target for target in stated.values() if target is not None)
+    return {
+        name: target / total if target is not None and total else None for name, target in stated.items()
+    }
+
+
+def categories(state: State, now: int) -> list[dict[str, Any]]:
+    """One line per configured category: what it got in the allocation window, against its target."""
+    config = state.control["config"]
+    if config is None:
+        return []
+    counts = counted(state, now, round(config["window"] * 1_000_000))
+    total = sum(counts.get(name, (0, 0.0))[0] for name in config["categories"])
+    wanted = targets(config)
+    live = [session["category"] for session in state.sessions["live"].values()]
+    lines = []
+    for name in config["categories"]:
+        spawned, seconds = counts.get(name, (0, 0.0))
+        share = spawned / total if total else None
+        target = wanted[name]
+        last = state.allocation["last_started"].get(name)
+        gap = state.allocation["total"] - (last[1] if last else 0)
+        cooling = cooldown_until(state, name, now)
+        lines.append(
+            {
+                "name": name,
+                "target": target,
+                "spawned": spawned,
+                "minutes": round(seconds / 60, 2),
+                "share": share,
+                "ratio": share / target if share is not None and target else None,
+                "enough_data": target is not None and target * total >= ENOUGH,
+                "neglected": target is not None and gap * target > NEGLECT,
+                "supply": None,
+                "live": live.count(name),
+                "last_started_at": last[0] if last else None,
+                "cooldown_until": None if cooling is None else to_text(cooling),
+            }
+        )
+    return lines
+
+
+def window_truncated(state: State, now: int, window: int) -> bool:
+    """Whether the allocation window reaches further back than the fold remembers."""
+    return window > EXACT and truncated(state.allocation["hours"], now, window)
+
+
+def selection(state: State, now: int, window: int) -> dict[str, Any]:
+    """The last answer, and in the window: starts by rule, granted, followed, starts that no ranking asked for."""
+    first = first_hour(now, window)
+    sums = {"granted": 0, "granted_of": 0, "followed": 0, "followed_of": 0, "lost": 0}
+    rules: dict[str, int] = {}
+    for hour, cell in state.selection["hours"].items():
+        if hour >= first:
+            for name in sums:
+                sums[name] += cell[name]
+            for rule, count in cell["rules"].items():
+                rules[rule] = rules.get(rule, 0) + count
+    last = state.selection["last"]
+    return {
+        "tier": last["tier"] if last else None,
+        "at": last["at"] if last else None,
+        "rejected": last["rejected"] if last else False,
+        "reason": last["reason"] if last else None,
+        "rules": rules,
+        "intent_lost": sums["lost"],
+        "granted": {"count": sums["granted"], "of": sums["granted_of"]},
+        "followed": {"count": sums["followed"], "of": sums["followed_of"]},
+    }
+
+
+def next_fire(state: State, now: int) -> int | None:
+    """The next nominal instant, if anybody is there to fire: a recorded controller, or a timer fire lately."""
+    config = state.control["config"]
+    if config is None:
+        return None
+    last = state.control["last_timer"]
+    recent = last is not None and now - to_micros(last) <= SILENT_PERIODS * schedule.period(config, now)
+    return schedule.next_fire(config, now) if recent or state.control["controller"] is not None else None
+
+
+def silent_since(state: State, now: int) -> str | None:
+    """The last fire of a timer that has been silent for more than two periods; None while it fires or never did."""
+    config, last = state.control["config"], state.control["last_timer"]
+    if config is None or last is None:
+        return None
+    return last if now - to_micros(last) > SILENT_PERIODS * schedule.period(config, now) else None
