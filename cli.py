@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from events.errors import LoopError
+from events.errors import ConfigError, LoopError
 from loop import __version__
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class LoopGroup(TyperGroup):
 def _places_first(args: list[str]) -> list[str]:
     """`-C DIR` and `--config FILE` to the front, wherever they stand before a `--`."""
     end = args.index("--") if "--" in args else len(args)
-    places, others = [], []
+    places: list[str] = []
+    others: list[str] = []
     index = 0
     while index < end:
         if args[index] in ("-C", "--config") and index + 1 < end:
@@ -104,12 +105,12 @@ app = typer.Typer(
     cls=LoopGroup,
     name="loop",
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EXIT_CODES,
 )
-config_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+config_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(config_app, name="config", rich_help_panel=SETUP, help="Check or show the effective config.")
 
 places: dict[str, Path | None] = {"directory": None, "config": None}
@@ -495,13 +496,14 @@ def doctor(
     Example: loop doctor --fix
     """
     from loop.commands.doctor import run
-    from loop.home import ConfigMissing
 
+    found: Home | None = None
+    problem: ConfigError | None = None
     try:
-        found: Home | None = home()
-    except ConfigMissing:
-        found = None
-    raise typer.Exit(run(found, fix=fix, as_json=json))
+        found = home()
+    except ConfigError as error:
+        problem = error
+    raise typer.Exit(run(found, fix=fix, as_json=json, error=problem))
 
 
 @app.command(rich_help_panel=SETUP)

@@ -181,12 +181,19 @@ class Loop:
                 self.clock.sleep(config.loop.stagger)
             run_dirs[grant.session] = rundir.path_of(str(self.home.state), grant.session)
             self._launch(grant, config)
-        start.await_started(run_dirs.values(), AWAIT_SECONDS)
+        progress = start.await_started(run_dirs.values(), AWAIT_SECONDS)
+        self._await_ends([run_dir for run_dir in progress if progress[run_dir] == "ended"])
         for run_dir in run_dirs.values():
             ingest.ingest(self.journal, run_dir)
         started = self._finish(decided, self.clock.monotonic() - begun)
         self.journal.save_snapshot()
         return Result(decided, started, selection=observed.selection)
+
+    def _await_ends(self, run_dirs: list[str]) -> None:
+        """Give shims that came to no worker a moment to let go of their locks, so that this pass can say why."""
+        deadline = self.clock.monotonic() + AWAIT_SECONDS
+        while any(rundir.read_end(run_dir) is None for run_dir in run_dirs) and self.clock.monotonic() < deadline:
+            self.clock.sleep(start.POLL)
 
     def _launch(self, grant: Grant, config: Config) -> None:
         """Start one shim; where that fails the request is voided here and now, through the claim."""
@@ -280,15 +287,14 @@ class Loop:
         )
 
     def _finish(self, decided: Decided, seconds: float) -> tuple[Started, ...]:
-        """Append `tick.finished`; returns who started, with the worker's pid where it is known."""
+        """Append `tick.finished`; returns who started, with the worker's pid once there is one."""
         started: list[Started] = []
         with self.journal.transaction() as entry:
-            wanted = [grant.session for grant in decided.grants]
-            rows = self.journal.log.worker_pids(wanted)
+            pids = self.journal.log.worker_pids([grant.session for grant in decided.grants])
             for grant in decided.grants:
-                live = entry.state.sessions["live"].get(grant.session)
-                if grant.session in rows or live is not None:
-                    started.append(Started(grant.session, grant.choice.category, rows.get(grant.session)))
+                preparing = grant.session in entry.state.sessions["live"]  # a `before` hook may still run
+                if preparing or grant.session in pids:
+                    started.append(Started(grant.session, grant.choice.category, pids.get(grant.session)))
             failed = len(decided.grants) - len(started)
             finished = TickFinished(started=len(started), failed=failed, seconds=round(seconds, 3))
             entry.append(finished, actor=ACTOR, tick=decided.tick, cause=decided.position)

@@ -343,20 +343,21 @@ def _at_fire(view: View) -> list[_Considered]:
 
 
 def _at_session_end(view: View) -> list[_Considered]:
-    """Due respawns, the one just spent among them, then what the last answer named and was not given yet."""
-    found: list[_Considered] = []
-    seen: set[str] = set()
+    """Due respawns, what the last answer named and was not given yet, and the respawn just spent."""
+    found: dict[str, _Considered] = {}
     for due in view.due:
-        spent = due.chain >= view.respawn_limit
-        if due.category not in seen and (not spent or due.session == view.ended):
-            seen.add(due.category)
-            found.append(_respawn(view, due))
+        if due.chain < view.respawn_limit:
+            found.setdefault(due.category, _respawn(view, due))
     answer = view.answer
     if answer is not None and answer.fresh and not answer.rejected:
         for rank, entry in enumerate(answer.ranking, start=1):
-            if entry.category not in seen and entry.category not in answer.used:
-                found.append(_Considered(entry.category, rank, entry.rule, entry.score, entry.task))
-    return found
+            if entry.category not in answer.used:
+                considered = _Considered(entry.category, rank, entry.rule, entry.score, entry.task)
+                found.setdefault(entry.category, considered)
+    for due in view.due:
+        if due.session == view.ended:
+            found.setdefault(due.category, _respawn(view, due))
+    return list(found.values())
 
 
 def _respawn(view: View, due: Due) -> _Considered:

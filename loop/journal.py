@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from events.envelope import Event, short_id, to_text
 from events.errors import IllegalTransition
-from events.lifecycle import BACKEND, LOCK, SESSION, SESSION_ENDS, advance
+from events.lifecycle import BACKEND, LOCK, SESSION, advance
 from events.store import EventLog, Transaction
 from projections import snapshots
 from projections.state import State
@@ -169,8 +169,6 @@ def check_legal(state: State, payload: Payload, session: str | None) -> None:
         if live is None and payload.type != "session.requested":
             raise IllegalTransition(f"session {session}: {payload.type}, but it does not live")
         advance(SESSION, live["status"] if live else "", payload.type, f"session {session}")
-        if payload.type in SESSION_ENDS:
-            assert live is not None
     elif kind == "lock":
         key = getattr(payload, "key", "")
         if not getattr(payload, "imported", False):

@@ -192,7 +192,7 @@ def held_of(end: rundir.EndFile) -> dict[str, Interval]:
 
 def _verdict(files: Files, exit: rundir.ExitFile) -> outcome.Verdict:
     spec = files.spec
-    commits = outcome.commits_with_trailer(spec["cwd"], spec["session"]) if spec["evidence"] == "git" else None
+    commits = _commits(spec) if spec["evidence"] == "git" else None
     return outcome.judge(
         exit,
         outcome.read_outcome_file(spec["loop_env"]["LOOP_OUTCOME"]),
@@ -200,6 +200,12 @@ def _verdict(files: Files, exit: rundir.ExitFile) -> outcome.Verdict:
         exit_codes=spec["exit_codes"],
         commits=commits,
     )
+
+
+def _commits(spec: rundir.Spec) -> int | None:
+    """Commits with the session's trailer, from its work tree or, where `after` has removed that, from the project's."""
+    found = outcome.commits_with_trailer(spec["cwd"], spec["session"])
+    return outcome.commits_with_trailer(spec["hook_cwd"], spec["session"]) if found is None else found
 
 
 def _time(text: str | None) -> str | None:

@@ -56,7 +56,8 @@ class Ear:
     def hear(self, now: float, grown: int) -> None:
         if self.silence is None:
             return
-        if not grown and now - self._counted >= self._every:
+        # Before it warns or kills it looks once more: a burst may lie between two counts.
+        if not grown and now >= min(self._counted + self._every, self.heard + self._warn_after()):
             ticks = proc.cpu_ticks(proc.descendants(os.getpid()))
             # Less than before is a sign of life, too: a process of the tree has ended.
             grown, self._ticks, self._counted = int(ticks != self._ticks), ticks, now
@@ -152,12 +153,12 @@ class Shim:
             for name in ("out.log", "err.log"):
                 self.outputs.append(rundir.BoundedLog(os.path.join(self.run_dir, name)))
             out, err = self.outputs
+            began = proc.monotonic()
             pid = proc.spawn(spec["argv"], spec["cwd"], self.env, out.fd, err.fd)
         except proc.SpawnError as error:
             raise Refused("spawn", error.code, str(error)) from None
         except OSError as error:
             raise Refused("spawn", "os_error", f"cannot start: {error}") from None
-        began = proc.monotonic()
         started: rundir.Started = {
             "schema": "loop.started/1", "pid": pid, "start": proc.start_time(pid) or 0,
             "shim_pid": os.getpid(), "shim_start": proc.start_time(os.getpid()) or 0,
