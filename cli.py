@@ -21,11 +21,12 @@ DAILY, CONTROL, AUDIT, SETUP = "Daily", "Control", "Audit", "Setup"
 INTERRUPTED = 130
 USAGE = 2
 
-EXIT_CODES = """
-Exit codes: 0 done, nothing to start included · 1 error · 2 usage · 3 config or selector invalid · 4 an invariant is
-violated (status --check) · 5 store busy, or another pass observes · 6 refused (--expect, inside a session, a second
-run) · 10 with plan --exit-code, when something would start · 130 interrupted.
-"""
+EXIT_CODES = (
+    "Exit codes: 0 done, nothing to start included · 1 error · 2 usage · 3 config or selector invalid"
+    " · 4 an invariant is violated (status --check) · 5 store busy, or another pass observes"
+    " · 6 refused (--expect, inside a session, a second run) · 10 with plan --exit-code, when something would start"
+    " · 130 interrupted."
+)
 
 
 class LoopGroup(TyperGroup):
@@ -38,7 +39,7 @@ class LoopGroup(TyperGroup):
         arguments = list(sys.argv[1:] if args is None else args)
         as_json = "--json" in arguments
         try:
-            code = super().main(arguments, *rest, **{**extra, "standalone_mode": False})
+            code = super().main(arguments, *rest, **{**extra, "prog_name": "loop", "standalone_mode": False})
         except LoopError as error:
             _debug()
             code = _fail(error.code, error.message, error.hint, error.exit_code, as_json)

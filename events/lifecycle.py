@@ -13,7 +13,7 @@ from events.errors import IllegalTransition
 
 Table = dict[tuple[str, str], str]
 
-SessionStatus = Literal["requested", "started", "ended", "lost", "spawn_failed", "graded"]
+SessionStatus = Literal["requested", "started", "ended", "lost", "spawn_failed"]
 BackendStatus = Literal["available", "limited", "probing"]
 LoopMode = Literal["running", "paused", "draining", "frozen"]
 
@@ -65,3 +65,22 @@ def advance(table: Table, state: str, event_type: str, subject: str) -> str:
         return table[state, event_type]
     except KeyError:
         raise IllegalTransition(f"{subject}: {event_type} is illegal in state {state or 'none'!r}") from None
+
+
+def diagram(table: Table, begin: str) -> str:
+    """A table as a mermaid state diagram; `begin` is the state in which its subject comes to be."""
+    lines = ["stateDiagram-v2", f"    [*] --> {begin}"]
+    for (state, event_type), after in table.items():
+        lines.append(f"    {state or '[*]'} --> {after}: {event_type}")
+    return "\n".join(lines if begin else [lines[0], *lines[2:]])
+
+
+def document() -> str:
+    """Every diagram, as `docs/lifecycle.md` has them."""
+    tables = (("Session", SESSION, ""), ("Lock", LOCK, "free"), ("Backend", BACKEND, "available"))
+    parts = [f"## {name}\n\n```mermaid\n{diagram(table, begin)}\n```\n" for name, table, begin in tables]
+    return "\n".join([*parts, f"## Loop\n\n```mermaid\n{diagram(LOOP, 'running')}\n```\n"])
+
+
+if __name__ == "__main__":
+    print(document(), end="")

@@ -40,7 +40,6 @@ from loop.passes import (
     append_skip,
     decide_pass,
     is_used,
-    note_clock,
     placeholders,
     preview,
 )
@@ -102,7 +101,6 @@ class Loop:
                 if fire.nominal is not None and is_used(entry.state, fire.nominal):
                     append_skip(entry, fire, "used")
                     return Result(None, skipped="used")
-                note_clock(entry, self.clock)
                 decided = decide_pass(entry, observed, self.clock)
                 if fire.expect is not None and fire.expect != decided.inputs:
                     raise RefusedError(

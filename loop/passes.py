@@ -99,6 +99,7 @@ class Decided:
 def decide_pass(entry: Writing, facts: Facts, clock: Clock) -> Decided:
     """Append a pass, its facts, its decision and its grants; the same for a real pass and for a rehearsal of one."""
     fire = facts.fire
+    note_clock(entry, clock)
     if not facts.keep_config or entry.state.control["config"] is None:
         configure(entry, facts.config)
     tick = entry.tick_id()

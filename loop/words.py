@@ -71,8 +71,10 @@ REJECTIONS: dict[str, str] = {
 }
 
 
-def verdict(code: str, detail: Detail) -> str:
-    """A verdict in words."""
+def verdict(code: str, detail: Detail, *, planned: bool = False) -> str:
+    """A verdict in words; `planned`: nothing was started on it."""
+    if planned and code == "chosen":
+        return "would start"
     text = VERDICTS.get(code)
     return code if text is None else text(detail)
 

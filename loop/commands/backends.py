@@ -29,8 +29,8 @@ def run(db: Path, *, at: str | None, as_json: bool) -> int:
         style = "green" if item["state"] == "available" else "red"
         state = "paused" if item["paused"] else item["state"]
         until = local(item["until"], report["as_of"]["at"])
-        name, pool = Text(clean(item["name"])), Text(clean(item["pool"]))
-        table.add_row(name, pool, Text(state, style), until, str(item["live"]))
+        names = (Text(clean(item["name"])), Text(clean(item["pool"])))
+        table.add_row(*names, Text(state, style), until, str(item["live"]))
     out.print(table)
     out.print(f"{found['available']} of {found['total']} available")
     return 0

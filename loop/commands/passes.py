@@ -72,10 +72,11 @@ def plan(
     else:
         out = console()
         out.print(f"plan at position {moment.position}, inputs {rehearsed.inputs}: nothing is started")
-        _print_decision(selection, decision)
+        _print_decision(selection, decision, planned=True)
         for note in [*selection["warnings"], *notes]:
             message(f"warning: {note}")
-        out.print(f"do it, if nothing changes: loop tick --expect {rehearsed.inputs}")
+        if payload is None and at is None and not recorded:
+            out.print(f"do it, if nothing changes: loop tick --expect {rehearsed.inputs}")
     if selection["rejected"]:
         return 3
     return WOULD_START if exit_code and decision["chosen"] else 0
@@ -204,11 +205,13 @@ def _report(loop: Loop, result: Result, as_json: bool) -> int:
     return 3 if result.selection is not None and selection["rejected"] else 0
 
 
-def _print_decision(selection: dict[str, Any] | None, decision: dict[str, Any]) -> None:
+def _print_decision(
+    selection: dict[str, Any] | None, decision: dict[str, Any], *, planned: bool = False
+) -> None:
     out = console()
     if selection is not None:
         out.print(selection_line({**selection, "asked": True}))
-    out.print(decision_table(decision))
+    out.print(decision_table(decision, planned=planned))
     out.print(slots_text(decision))
 
 

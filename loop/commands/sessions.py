@@ -6,6 +6,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from loop.moment import past, resolve, unique
 from loop.output import as_of, clean, console, local, print_json, span
 from loop.sessions import rundir
 
-LIMIT = 30
+PAGE = 100
+UNREMARKABLE = frozenset({"outcome_file", "no_evidence"})  # the usual ways of a verdict
 CHUNK = 1 << 16
 FOLLOW_SECONDS = 0.3
 
@@ -39,14 +42,22 @@ def run(
     try:
         moment = resolve(log, at)
         start = None if since is None else past(since, moment.now)
-        items = _items(log, moment.position, start, category)
-        chosen = [
-            item
-            for item in items
-            if (not live or item["ended_at"] is None)
-            and (outcome is None or item["outcome"] == outcome)
-            and (backend is None or item["backend"] == backend)
-        ][:limit]
+        alive = set(moment.state(log).sessions["live"]) if live else None
+
+        def wanted(item: dict[str, Any]) -> bool:
+            return (
+                (alive is None or item["id"] in alive)
+                and (outcome is None or item["outcome"] == outcome)
+                and (backend is None or item["backend"] == backend)
+            )
+
+        requests = Filter(
+            types=("session.requested",),
+            category=category,
+            since=None if start is None else to_text(start),
+            upto=moment.position,
+        )
+        chosen = list(islice(filter(wanted, _newest(log, requests)), len(alive) if alive is not None else limit))
     finally:
         log.close()
     if as_json:
@@ -56,44 +67,44 @@ def run(
     return 0
 
 
-def _items(log: EventLog, upto: int, since: int | None, category: str | None) -> list[dict[str, Any]]:
-    floor = None if since is None else to_text(since)
-    wanted = Filter(types=("session.*",), upto=upto, category=category)
-    found: dict[str, dict[str, Any]] = {}
-    for row in log.select(wanted):
-        _fold(found, row)
-    items = [item for item in found.values() if floor is None or item["requested_at"] >= floor]
-    return items[::-1]
+def _newest(log: EventLog, requests: Filter) -> Iterator[dict[str, Any]]:
+    """Sessions by their requests, newest first, fetched a page at a time."""
+    upto = requests.upto
+    while rows := log.select(requests._replace(upto=upto), limit=PAGE, newest=True):
+        for row in reversed(rows):
+            item = _requested(row)
+            for later in log.select(Filter(types=("session.*",), session=row.session, upto=requests.upto)):
+                _fold(item, later)
+            yield item
+        upto = rows[0].position - 1
 
 
-def _fold(found: dict[str, dict[str, Any]], row: Record) -> None:
+def _requested(row: Record) -> dict[str, Any]:
     data = json.loads(row.data)
-    session = row.session or ""
-    if row.type == "session.requested":
-        found[session] = {
-            "id": session,
-            "category": row.category,
-            "backend": data["backend"],
-            "task": data["task"],
-            "rule": data["rule"],
-            "trigger": data["trigger"],
-            "chain": data["chain"],
-            "token": row.position,
-            "requested_at": row.at,
-            "started_at": None,
-            "pid": None,
-            "outcome": None,
-            "reason": None,
-            "grade": None,
-            "seconds": None,
-            "exit_code": None,
-            "signal": None,
-            "ended_at": None,
-        }
-        return
-    item = found.get(session)
-    if item is None:
-        return
+    return {
+        "id": row.session,
+        "category": row.category,
+        "backend": data["backend"],
+        "task": data["task"],
+        "rule": data["rule"],
+        "trigger": data["trigger"],
+        "chain": data["chain"],
+        "token": row.position,
+        "requested_at": row.at,
+        "started_at": None,
+        "pid": None,
+        "outcome": None,
+        "reason": None,
+        "grade": None,
+        "seconds": None,
+        "exit_code": None,
+        "signal": None,
+        "ended_at": None,
+    }
+
+
+def _fold(item: dict[str, Any], row: Record) -> None:
+    data = json.loads(row.data)
     if row.type == "session.started":
         item["started_at"], item["pid"] = row.at, data["pid"]
     elif row.type == "session.graded":
@@ -126,7 +137,7 @@ def _table(items: list[dict[str, Any]]) -> Any:
             "–" if item["grade"] is None else f"{item['grade']:.2f}",
             span(item["seconds"]),
             Text(clean(item["backend"], 12)),
-            Text(clean(item["reason"] or "", 20)),
+            Text("" if item["reason"] in UNREMARKABLE else clean(item["reason"] or "", 24)),
         )
     return table
 

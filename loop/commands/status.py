@@ -140,14 +140,16 @@ def _live(report: Mapping[str, Any]) -> Any:
 
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for name in ("session", "category", "for", "backend", "chosen by", "task"):
-        table.add_column(name, no_wrap=True, justify="right" if name == "for" else "left")
+        # Where 80 columns are too few the last two give way: an id must stay whole.
+        table.add_column(name, no_wrap=name not in ("chosen by", "task"), justify="right" if name == "for" else "left")
     now = to_micros(report["as_of"]["at"])
     for session in report["sessions"]["live"]:
         started = session["started_at"]
         age = span((now - to_micros(started)) / 1e6) if started else "starting"
         rule = session["rule"] + (" ⚠" if session["rule"] == "allowlist" else "")
-        cells = (clean(session["backend"], 14), rule, clean(session["task"] or "", 22))
-        table.add_row(Text(session["id"]), Text(session["category"]), age, *map(Text, cells))
+        yielding = (Text(cell, no_wrap=True, overflow="ellipsis") for cell in (rule, clean(session["task"] or "", 22)))
+        backend = Text(clean(session["backend"], 14))
+        table.add_row(Text(session["id"]), Text(session["category"]), age, backend, *yielding)
     return table
 
 

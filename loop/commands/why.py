@@ -104,7 +104,7 @@ def selection_line(selection: Mapping[str, Any] | None) -> Any:
     return Text(f"selection: {tier}{len(selection['ranking'])} ranked, from {selection['source']}{when}")
 
 
-def decision_table(decision: Mapping[str, Any]) -> Any:
+def decision_table(decision: Mapping[str, Any], *, planned: bool = False) -> Any:
     """Every candidate: rank, category, the rule that named it, the verdict in words."""
     from rich.table import Table
     from rich.text import Text
@@ -117,7 +117,7 @@ def decision_table(decision: Mapping[str, Any]) -> Any:
     chosen = {choice["category"]: choice for choice in decision["chosen"]}
     for candidate in decision["candidates"]:
         good = candidate["verdict"] == "chosen"
-        text = Text(verdict(candidate["verdict"], candidate["detail"]), "green" if good else "")
+        text = Text(verdict(candidate["verdict"], candidate["detail"], planned=planned), "green" if good else "")
         if good and (choice := chosen.get(candidate["category"])):
             text.append(f" on {clean(choice['backend'], 20)}")
             text.append(f", task {clean(choice['task'], 40)}" if choice["task"] else "")

@@ -1,0 +1,100 @@
+"""The command line as a whole: help, completion, errors, and what a past time means."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from freezegun import freeze_time
+
+from events import lifecycle
+from events.catalog import LoopPaused
+from events.clock import SystemClock
+from events.store import EventLog
+from loop.moment import ahead, past, resolve
+
+ROOT = Path(__file__).resolve().parents[1]
+LOOP = [sys.executable, str(ROOT / "cli.py")]
+COMMANDS = [
+    *("status", "plan", "why", "sessions", "tail", "log", "show", "backends"),
+    *("run", "tick", "start", "pause", "resume", "drain", "stop"),
+    *("init", "doctor", "demo", "config check", "config show"),
+]
+
+
+def loop(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [*LOOP, *arguments],
+        env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1", **env},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_help_groups_the_commands_and_names_the_exit_codes() -> None:
+    text = loop("--help").stdout
+    for word in ("Daily", "Control", "Setup", "10 with plan --exit-code", "130 interrupted"):
+        assert word in " ".join(text.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    done = loop(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "Example:" in done.stdout
+    assert "loop " in done.stdout.split("Example:")[1]
+
+
+def test_the_shell_completes_commands() -> None:
+    done = loop(_LOOP_COMPLETE="complete_bash", COMP_WORDS="loop st", COMP_CWORD="1")
+    assert done.stdout.split() == ["status", "start", "stop"]
+
+
+def test_places_may_stand_before_or_after_the_command(tmp_path: Path) -> None:
+    before = loop("-C", str(tmp_path), "status", "--json")
+    after = loop("status", "--json", "-C", str(tmp_path))
+    assert before.returncode == after.returncode == 3
+    assert before.stdout == after.stdout
+    assert str(tmp_path) in before.stdout
+
+
+def test_a_users_mistake_is_no_traceback_but_under_debug_it_is() -> None:
+    quiet, loud = loop("status", "-C", "/nowhere/at/all"), loop("status", "-C", "/nowhere/at/all", LOOP_DEBUG="1")
+    assert "Traceback" not in quiet.stderr
+    assert "Traceback" in loud.stderr
+    assert quiet.returncode == loud.returncode == 2
+
+
+def test_the_state_diagrams_in_the_docs_are_the_tables() -> None:
+    assert lifecycle.document() in (ROOT / "docs" / "lifecycle.md").read_text()
+
+
+def test_a_time_of_day_is_today_and_a_span_is_before_now(tmp_path: Path) -> None:
+    path = tmp_path / "s" / "loop.db"
+    with freeze_time("2026-11-23T14:00:00Z") as frozen:
+        log = EventLog.open(path)
+        for minute in (0, 5, 10):
+            frozen.move_to(f"2026-11-23T14:{minute:02d}:00Z")
+            with log.transaction() as transaction:
+                transaction.append(LoopPaused(reason=None), actor="operator")
+        frozen.move_to("2026-11-23T14:12:00Z")
+        local = datetime.fromtimestamp(SystemClock().now() / 1e6).astimezone().replace(hour=0, minute=0)
+        offset = local.utcoffset()
+        assert offset is not None
+        hour = int(14 + offset.total_seconds() // 3600) % 24
+        assert resolve(log, f"{hour}:07").position == 3
+        assert resolve(log, "-5m").position == 3
+        assert resolve(log, "2026-11-23T14:05:00Z").position == 3
+        assert resolve(log, "2026-11-23").position == 0
+        assert resolve(log, None).position == 4
+        now = SystemClock().now()
+        assert past("2h", now) == past("-2h", now) == now - 7_200_000_000
+        assert ahead("2h", now) == now + 7_200_000_000
+        log.close()
