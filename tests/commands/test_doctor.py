@@ -19,9 +19,10 @@ from events.clock import Clock, SystemClock
 from events.errors import ConfigError
 from events.store import EventLog, Filter
 from loop.commands import doctor, init
-from loop.commands.doctor import Check
 from loop.config_file import load
 from loop.controller import Loop
+from loop.doctor import machine, state_directory
+from loop.doctor.check import Check
 from loop.home import Home, at
 from loop.journal import Journal
 from loop.passes import Fire, configure
@@ -131,7 +132,7 @@ def test_the_table_fits_80_columns_and_nothing_hostile_passes(
 def test_a_foreign_package_of_our_names_is_found(tmp_path: Path) -> None:
     """`events` or `cli` of another distribution, first on the path, would be imported in place of ours."""
     (tmp_path / "cli.py").write_text("")
-    script = "import sys; from loop.commands import doctor; sys.path.insert(0, sys.argv[1]); print(doctor._packages())"
+    script = "import sys; from loop.doctor import machine; sys.path.insert(0, sys.argv[1]); print(machine.packages())"
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True, timeout=20
     )
@@ -147,7 +148,7 @@ def test_inside_a_session_it_warns(home: Home) -> None:
 
 def test_a_wal_under_a_library_with_the_bug_is_a_failure(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks_of(home)["sqlite"].level == "ok"
-    monkeypatch.setattr(doctor, "wal_is_safe", lambda: False)
+    monkeypatch.setattr(machine, "wal_is_safe", lambda: False)
     monkeypatch.setattr(store, "wal_is_safe", lambda: False)
     check = checks_of(home)["sqlite"]
     assert check.level == "fail"
@@ -271,23 +272,23 @@ def test_a_state_that_git_would_commit_is_ignored_by_fix(home: Home, capsys: pyt
 def test_file_systems_of_other_machines_are_warned_of(
     home: Home, monkeypatch: pytest.MonkeyPatch, kind: str, level: str
 ) -> None:
-    monkeypatch.setattr(doctor, "_mount", lambda place: (kind, "/mnt"))
+    monkeypatch.setattr(state_directory, "_mount", lambda place: (kind, "/mnt"))
     assert checks_of(home)["filesystem"].level == level
 
 
 def test_the_mount_of_a_path_is_the_nearest(tmp_path: Path) -> None:
-    assert doctor._mount(Path("/proc/self")) == ("proc", "/proc")
-    kind, point = doctor._mount(tmp_path.resolve())
+    assert state_directory._mount(Path("/proc/self")) == ("proc", "/proc")
+    kind, point = state_directory._mount(tmp_path.resolve())
     assert kind
     assert tmp_path.resolve().is_relative_to(point)
 
 
 def test_a_full_disk_and_a_long_wal_are_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "DISK_LOW", 1 << 60)
+    monkeypatch.setattr(state_directory, "DISK_LOW", 1 << 60)
     assert checks_of(home)["disk"].level == "warn"
-    monkeypatch.setattr(doctor, "DISK_OUT", 1 << 60)
+    monkeypatch.setattr(state_directory, "DISK_OUT", 1 << 60)
     assert checks_of(home)["disk"].level == "fail"
-    monkeypatch.setattr(doctor, "WAL_LIMIT", -1)
+    monkeypatch.setattr(state_directory, "WAL_LIMIT", -1)
     assert checks_of(home)["wal"].level == "warn"
 
 

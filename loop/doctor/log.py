@@ -1,0 +1,158 @@
+"""The store against the machine: damage, schema, lock files, run directories, fires."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from events.envelope import short_id, to_micros
+from events.errors import LoopError
+from events.store import EventLog, Filter
+from loop import output
+from loop.doctor.check import Check, listed
+from loop.home import Home
+
+if TYPE_CHECKING:
+    from projections.state import State
+
+
+
+
+def store(home: Home) -> tuple[Check, EventLog | None, State | None]:
+    """The store read-only and its state at head; nothing of what cannot be had."""
+    from events.store import SCHEMA
+    from projections import snapshots
+
+    log = None
+    try:
+        log = EventLog.read(home.db)
+        if not home.db.exists():
+            return Check("store", "ok", f"{home.db} is not there yet; the first pass makes it"), log, None
+        schema = log.schema()
+        if damage := log.quick_check():
+            detail = f"{home.db} is damaged: {listed(damage)}"
+            return Check("store", "fail", detail, "restore it from a backup"), log, None
+        state = snapshots.load(log)
+    except LoopError as error:
+        return Check("store", "fail", error.message, error.hint), log, None
+    except (ValueError, LookupError, TypeError) as error:
+        detail = f"{home.db} holds events that cannot be folded: {type(error).__name__} {error}"
+        return Check("store", "fail", detail, "look at it: loop log --json"), log, None
+    detail = f"{home.db}, at position {state.position}, quick_check ok"
+    if schema < SCHEMA:
+        detail += f"; schema {schema}, this loop writes {SCHEMA}"
+        mend = "the next pass migrates it, or: loop doctor --fix"
+        return Check("store", "warn", detail, mend, opened(home)), log, state
+    return Check("store", "ok", detail), log, state
+
+
+def opened(home: Home) -> Callable[[], str]:
+    """A mend: open the store as every writer does, which migrates it and sets its journal mode."""
+
+    def mend() -> str:
+        from loop import __version__
+
+        log = EventLog.open(home.db, release=__version__)
+        try:
+            return f"{home.db} has the schema and the journal mode of this loop"
+        finally:
+            log.close()
+
+    return mend
+
+
+def lock_files(home: Home, log: EventLog, state: State) -> Check:
+    """A key that was ever held must have its lock file; whether it may be made anew, only the machine can tell."""
+    from loop.sessions import locks
+
+    held = sorted(key for key, intervals in state.locks["intervals"].items() if intervals)
+    paths = {key: locks.path_of(str(home.lock_dir), key) for key in held}
+    missing = {key: path for key, path in paths.items() if not os.path.exists(path)}
+    if not missing:
+        return Check("lock_files", "ok", f"there, for {listed(held)}" if held else "no key has been held yet")
+    store = log.store_id
+    known = {key: _holders(state, store, key) for key in missing}
+
+    def mend() -> str:
+        said: list[str] = []
+        for key, path in missing.items():
+            if why := _still_alive(state, key, known[key], path):
+                said.append(f"{key} is left alone: {why}")
+            else:
+                locks.create(str(home.lock_dir), key)
+                said.append(f"made {path}")
+        return "; ".join(said)
+
+    detail = f"missing though sessions have held the key: {listed(missing.values())}; nothing starts under it"
+    return Check("lock_files", "fail", detail, "once nothing of it runs: loop doctor --fix", mend)
+
+
+def _holders(state: State, store: str, key: str) -> list[str]:
+    """The sessions that held a key, as far back as its intervals are kept, and those that live under it."""
+    past = [short_id("s", store, token) for *_, token in state.locks["intervals"].get(key, [])]
+    return [*past, *state.locks["claims"].get(key, {})]
+
+
+def _still_alive(state: State, key: str, sessions: Sequence[str], path: str) -> str | None:
+    """Why a key may still be held by somebody, though its lock file is gone; None when two sweeps find nobody."""
+    from loop.sessions import proc
+
+    if live := list(state.locks["claims"].get(key, {})):
+        return f"session {live[0]} has not ended"
+    for _ in range(2):
+        for session in sessions:
+            if pids := proc.marked(session):
+                return f"process {pids[0]} of session {session} lives"
+        if (pid := _holder_of_deleted(path)) is not None:
+            return f"process {pid} holds the deleted file"
+    return None
+
+
+def _holder_of_deleted(path: str) -> int | None:
+    """A process that has the removed file `path` open, and with it perhaps its lock."""
+    wanted = f"{os.path.realpath(path)} (deleted)"
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if os.readlink(entry.path) == wanted:
+                        return pid
+    return None
+
+
+def run_directories(home: Home, log: EventLog) -> Check:
+    try:
+        names = sorted(os.listdir(home.runs_dir))
+    except FileNotFoundError:
+        names = []
+    alien = [name for name in names if not log.select(Filter(session=name), limit=1)]
+    if alien:
+        detail = f"{len(alien)} in {home.runs_dir} of which the log knows no session: {listed(alien)}"
+        return Check("run_directories", "warn", detail, "was the store replaced? if not, move them away")
+    return Check("run_directories", "ok", f"{len(names)}, all of sessions in the log" if names else "none yet")
+
+
+def fires(state: State, now: int) -> Check:
+    from loop.sessions import proc
+    from projections.schedule import period
+    from projections.view import restraints
+
+    control = state.control
+    config, controller, last = control["config"], control["controller"], control["last_timer"]
+    if controller is None:
+        ago = "never" if last is None else f"{output.span((now - to_micros(last)) / 1e6)} ago"
+        return Check("fires", "ok", f"no controller is recorded as running; the last timer fire: {ago}")
+    known = controller["start"] is not None  # who cannot be told from a later process of that pid counts as alive
+    if known and not proc.alive(controller["pid"], controller["start"], controller["boot"]):
+        detail = f"the controller (pid {controller['pid']}) has ended without a word"
+        return Check("fires", "fail", detail, "start it again: loop run")
+    if config is None or "all" in restraints(state, now):
+        return Check("fires", "ok", "none is due")
+    since = max(to_micros(controller["at"]), 0 if last is None else to_micros(last))
+    late, wanted = now - since, period(config, now)
+    if late > 2 * wanted:
+        detail = f"no timer fire for {output.span(late / 1e6)}, though one is due every {output.span(wanted / 1e6)}"
+        return Check("fires", "fail", detail, f"is pid {controller['pid']} stuck? stop it, then: loop run")
+    return Check("fires", "ok", f"the controller (pid {controller['pid']}) fires in time")

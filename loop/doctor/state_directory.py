@@ -1,0 +1,132 @@
+"""The state directory: rights, file system, space, and whether git ignores it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loop.doctor.check import Check, Level, listed
+from loop.home import Home
+
+if TYPE_CHECKING:
+    pass
+
+WAL_LIMIT = 64 << 20  # bytes; the log's write-ahead file is cut back to as much
+DISK_LOW, DISK_OUT = 1 << 30, 64 << 20  # bytes free
+NETWORK = re.compile(r"nfs\d?|cifs|smb.*|fuse(?!blk|ctl).*|9p|afs|ceph|lustre|glusterfs|gpfs|beegfs|vboxsf|virtiofs")
+FORGETFUL = ("tmpfs", "ramfs")
+
+
+def examine(home: Home, environ: Mapping[str, str]) -> list[Check]:
+    return [_permissions(home), _filesystem(home), _disk(home), _gitignore(home, environ)]
+
+
+def _permissions(home: Home) -> Check:
+    """Directories 0700, files 0600. What sessions write into their run directories is theirs, behind a closed door."""
+    if not home.state.is_dir():
+        return Check("permissions", "ok", f"{home.state} is not there yet")
+    owner = home.state.stat().st_uid
+    if owner != os.geteuid():
+        detail = f"{home.state} belongs to user {owner}, this is user {os.geteuid()}"
+        return Check("permissions", "warn", detail, "run loop as one user")
+    wide = {path: mode for path in _ours(home) if (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077}
+    if not wide:
+        return Check("permissions", "ok", f"{home.state} is closed to others")
+
+    def mend() -> str:
+        for path, mode in wide.items():
+            path.chmod(mode & ~0o077)
+        return f"closed {listed(map(str, wide))} to others"
+
+    detail = listed(f"{path} is {mode:04o}" for path, mode in wide.items())
+    return Check("permissions", "fail", f"open to others: {detail}", "loop doctor --fix", mend)
+
+
+def _ours(home: Home) -> Iterator[Path]:
+    yield home.state
+    for directory in (home.state, home.lock_dir, home.runs_dir):
+        with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+            yield from (Path(entry.path) for entry in entries if not entry.is_symlink())
+
+
+def _filesystem(home: Home) -> Check:
+    """SQLite's write-ahead log and flock need a file system of this machine."""
+    place = _existing(home.state).resolve()
+    kind, point = _mount(place)
+    if kind is None:
+        return Check("filesystem", "ok", "unknown")
+    if NETWORK.fullmatch(kind):
+        detail = f"{place} is on {kind} ({point}): locks and the log may not hold there"
+        return Check("filesystem", "warn", detail, "name a local directory in loop.state")
+    if kind in FORGETFUL:
+        detail = f"{place} is on {kind} ({point}): a reboot loses the log"
+        return Check("filesystem", "warn", detail, "name a directory on a disk in loop.state")
+    return Check("filesystem", "ok", f"{kind} ({point})")
+
+
+def _mount(place: Path) -> tuple[str | None, str]:
+    """(type, mount point) of the file system of a path without links, from mountinfo; (None, "") where unknown."""
+    found: tuple[str | None, str] = (None, "")
+    try:
+        lines = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), before.split()[4])
+        # Of two on one point the later covers the earlier.
+        if place.is_relative_to(point) and len(point) >= len(found[1]):
+            found = (after.split()[0], point)
+    return found
+
+
+def _disk(home: Home) -> Check:
+    from loop.duration import format_bytes
+
+    usage = shutil.disk_usage(_existing(home.state))
+    detail = f"{usage.free / 2**30:.1f} GiB free"
+    if usage.free >= DISK_LOW:
+        return Check("disk", "ok", detail)
+    level: Level = "fail" if usage.free < DISK_OUT else "warn"
+    return Check("disk", level, f"{detail}, less than {format_bytes(DISK_LOW)}", "free some space")
+
+
+def wal(home: Home) -> Check:
+    try:
+        size = os.path.getsize(f"{home.db}-wal")
+    except OSError:
+        size = 0
+    if size <= WAL_LIMIT:
+        return Check("wal", "ok", f"{size / 2**20:.1f} MiB to be written back")
+    detail = f"{home.db}-wal has {size >> 20} MiB: a reader has kept it from being written back"
+    return Check("wal", "warn", detail, f"end it, the next pass does the rest: fuser {home.db}")
+
+
+def _gitignore(home: Home, environ: Mapping[str, str]) -> Check:
+    from loop.commands.init import ignore, is_ignored, work_tree
+
+    tree = work_tree(_existing(home.state.parent))
+    if tree is None:
+        return Check("gitignore", "ok", "the state directory is in no git work tree")
+    if not home.state.parent.is_dir() or is_ignored(home.state, environ):
+        return Check("gitignore", "ok", f"the state directory is ignored in {tree}")
+    detail = f"{home.state} is in the work tree {tree} and not ignored: it could be committed"
+    if home.root.is_relative_to(home.state):
+        return Check("gitignore", "warn", detail, "name a directory of its own in loop.state")
+
+    def mend() -> str:
+        path = ignore(home.state, home.root, environ)
+        return f"added {home.state.name}/ to {path}"
+
+    return Check("gitignore", "warn", detail, "loop doctor --fix", mend)
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest one above it that exists."""
+    return next((place for place in (path, *path.parents) if place.exists()), Path("/"))
