@@ -9,24 +9,22 @@ from __future__ import annotations
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from events.envelope import to_micros
+from loop.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH = 80  # columns where stdout is no terminal
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def clean(text: object, limit: int | None = None) -> str:
-    """`text` on one line, without control characters, lone surrogates or bidi marks; longer than `limit` it is cut."""
-    kept = "".join(" " if unicodedata.category(letter) in _UNSEEN else letter for letter in str(text))
-    return kept if limit is None or len(kept) <= limit else kept[: limit - 1] + "…"
+    """Anything from outside as one harmless line; see `loop.text.visible`."""
+    return visible(str(text), limit)
 
 
 def console(*, stderr: bool = False) -> Console:

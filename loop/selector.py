@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from loop.command import CommandResult
+from loop.text import visible
 
 LARGEST = 1 << 20  # bytes of a payload
 DEEPEST = 64  # levels of nesting
@@ -36,7 +36,6 @@ Reason = Literal[
 
 # A string (closed or not), or one bracket. Possessive, so that no input makes it look twice at a character.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
-_UNSEEN = {"Cc", "Cf", "Zl", "Zp"}  # control, bidi and zero-width characters, line and paragraph separators
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +83,13 @@ def parse(
 def rejected_by_run(result: CommandResult) -> Rejection | None:
     """The rejection that a selector's run itself amounts to, or None: its output is worth parsing."""
     if result.failure == "timeout":
-        return Rejection("timeout", (), _visible(result.text, LONGEST_TEXT))
+        return Rejection("timeout", (), visible(result.text, LONGEST_TEXT))
     if result.failure == "too_large":
-        return Rejection("too_large", (), _visible(result.text, LONGEST_TEXT))
+        return Rejection("too_large", (), visible(result.text, LONGEST_TEXT))
     if result.failure is not None:
-        return Rejection("no_answer", (), _visible(f"the selector did not run: {result.text}", LONGEST_TEXT))
+        return Rejection("no_answer", (), visible(f"the selector did not run: {result.text}", LONGEST_TEXT))
     if result.code != 0:
-        return Rejection("exit_code", (), _visible(result.text, LONGEST_TEXT))
+        return Rejection("exit_code", (), visible(result.text, LONGEST_TEXT))
     if not result.stdout.strip():
         return _NO_ANSWER
     return None
@@ -119,10 +118,10 @@ def _decoded(raw: bytes) -> dict[str, object] | Rejection:
         payload = json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        begins = _visible(text.strip(), 40)
+        begins = visible(text.strip(), 40)
         return Rejection("not_json", (), f"not JSON: {error.msg} at {where}; it begins with {begins!r}")
     except ValueError as error:  # NaN, Infinity, or more digits than Python turns into a number
-        return Rejection("not_json", (), _visible(f"not JSON: {error}", LONGEST_TEXT))
+        return Rejection("not_json", (), visible(f"not JSON: {error}", LONGEST_TEXT))
     if not isinstance(payload, dict):
         return Rejection("unknown_shape", (), f"an object is wanted at the top, not {_kind(payload)}")
     return payload
@@ -158,7 +157,7 @@ class _Reader:
     def ranking(self, payload: dict[str, object]) -> Ranking | Rejection:
         given = [rule for rule in RULES if payload.get(rule) is not None]
         if not given and payload.get("tier") is None:
-            keys = tuple(_visible(key, LONGEST_NAME) for key in list(payload)[:MOST_KEYS])
+            keys = tuple(visible(key, LONGEST_NAME) for key in list(payload)[:MOST_KEYS])
             return Rejection("unknown_shape", keys, f"none of the known keys: {', '.join(('tier', *RULES))}")
         tier = self._tier(payload.get("tier"))
         entries = self._first_mentions(payload)
@@ -223,7 +222,7 @@ class _Reader:
                 if name is None:
                     self.odd.append("all_scores has a score without a name, which is skipped")
                     continue
-                pairs.append((name, self._score(f"all_scores.{_visible(key, LONGEST_NAME)}", value)))
+                pairs.append((name, self._score(f"all_scores.{visible(key, LONGEST_NAME)}", value)))
         elif isinstance(scores, list):
             for number, item in enumerate(scores):
                 at = f"all_scores[{number}]"
@@ -284,10 +283,10 @@ class _Reader:
         return self._cleaned(at, value, LONGEST_TASK) or None
 
     def _cleaned(self, at: str, value: str, longest: int) -> str:
-        clean = _visible(value, longest)
+        clean = visible(value, longest)
         if clean != value:
             what = f"is cut to {longest} characters" if len(value) > longest else "has characters that are taken out"
-            self.odd.append(f"{at} {what}: {_visible(clean, 40)}")
+            self.odd.append(f"{at} {what}: {visible(clean, 40)}")
         return clean
 
     def _diversity_warnings(self, value: object) -> None:
@@ -299,7 +298,7 @@ class _Reader:
             return
         for number, item in enumerate(value):
             if isinstance(item, str):
-                self.odd.append(_visible(item, LONGEST_TEXT))
+                self.odd.append(visible(item, LONGEST_TEXT))
             else:
                 self.odd.append(f"diversity_warnings[{number}] is {_kind(item)} and no string; it is ignored")
 
@@ -310,21 +309,6 @@ class _Reader:
         if len(self.odd) <= MOST_WARNINGS:
             return tuple(self.odd)
         return (*self.odd[:MOST_WARNINGS], f"and {len(self.odd) - MOST_WARNINGS} more warnings")
-
-
-def _visible(text: str, longest: int) -> str:
-    """Text from outside as it may be stored and shown: no control characters, no lone surrogates, bounded.
-
-    A cut one ends in `…`, which no configured name holds: a long name is never taken for its beginning.
-    """
-    # Cut generously first: nobody is to pay for cleaning a megabyte of which 64 characters stay.
-    kept = "".join(
-        "\ufffd" if "\ud800" <= c <= "\udfff" else c
-        for c in text[: 4 * longest]
-        if unicodedata.category(c) not in _UNSEEN
-    )
-    cut = len(kept) > longest or len(text) > 4 * longest
-    return kept[: longest - 1] + "…" if cut else kept
 
 
 def _kind(value: object) -> str:

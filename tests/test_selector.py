@@ -264,7 +264,7 @@ def test_names_and_tasks_lose_what_a_terminal_or_a_store_would_choke_on() -> Non
     raw = rb'{"selected": {"category": "co\u001b[31mde\u202e\ud800", "id": "a\u0000b\u0007<script>\udfff"}}'
     result = parse(raw)
     assert isinstance(result, Ranking)
-    assert result.entries == (Entry("co[31mde\ufffd", "selected", "ab<script>\ufffd"),)
+    assert result.entries == (Entry("co [31mde\ufffd", "selected", "a b <script>\ufffd"),)
     assert len(result.warnings) == 2
     json.dumps(result.warnings, ensure_ascii=False).encode()
 

@@ -11,13 +11,13 @@ import os
 import re
 import stat
 import subprocess
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, cast, get_args
 
 from loop.sessions.rundir import Evidence, ExitFile
+from loop.text import visible
 
 MAX_FILE = 64 << 10  # bytes
 MAX_SUMMARY, MAX_TASK, MAX_CATEGORY = 2000, 500, 64  # characters; longer ones are cut
@@ -32,7 +32,6 @@ Outcome = Literal[
 Usage = dict[str, int | float]
 
 _KILLED: dict[str, Outcome] = {"timeout": "timed_out", "silence": "stalled", "cancelled": "cancelled"}
-_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 
 
 @dataclass(frozen=True)
@@ -158,21 +157,7 @@ def _text(value: Mapping[str, object], name: str, limit: int) -> str | None:
         return None
     if not isinstance(text, str):
         raise _Bad(f"{name} is not a string")
-    return clean(text)[:limit] or None
-
-
-def clean(text: str) -> str:
-    """`text` on one line, without control characters, lone surrogates and marks that turn the writing around."""
-    kept = []
-    for letter in text:
-        kind = unicodedata.category(letter)
-        if kind == "Cs":
-            kept.append("\ufffd")
-        elif kind in ("Cc", "Zl", "Zp"):
-            kept.append(" ")
-        elif letter not in _BIDI:
-            kept.append(letter)
-    return "".join(kept).strip()
+    return visible(text, limit).strip() or None
 
 
 def _number(value: Mapping[str, object], name: str, limit: float) -> int | float | None:
@@ -200,7 +185,7 @@ def _usage(value: Mapping[str, object]) -> Usage | None:
     for name in usage:
         number = _number(usage, name, MAX_USAGE)
         if number is not None:
-            found[clean(name)[:MAX_CATEGORY]] = number
+            found[visible(name, MAX_CATEGORY)] = number
     return found
 
 

@@ -148,7 +148,7 @@ def test_text_is_bounded_and_harmless(path: Path) -> None:
     found = said(path, '{"summary": "a\\u001b[31mb\\nc\\ud800d\\u202ee\\u0000\\u0085", "task": "' + "t" * 9000 + '"}')
     assert isinstance(found, OutcomeFile)
     assert found.summary == "a [31mb c\ufffdde"
-    assert found.task == "t" * outcome.MAX_TASK
+    assert found.task == "t" * (outcome.MAX_TASK - 1) + "…"
     found = said(path, {"summary": "s" * 5000, "category": " ", "usage": {"a\n\ud800": 1}})
     assert isinstance(found, OutcomeFile)
     assert (found.summary, found.category) == ("s" * 2000, None)
