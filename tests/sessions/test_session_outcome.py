@@ -151,7 +151,7 @@ def test_text_is_bounded_and_harmless(path: Path) -> None:
     assert found.task == "t" * (outcome.MAX_TASK - 1) + "…"
     found = said(path, {"summary": "s" * 5000, "category": " ", "usage": {"a\n\ud800": 1}})
     assert isinstance(found, OutcomeFile)
-    assert (found.summary, found.category) == ("s" * 2000, None)
+    assert (found.summary, found.category) == ("s" * 1999 + "…", None)
     assert found.usage == {"a \ufffd": 1}
     json.dumps([found.summary, found.usage], ensure_ascii=False).encode()
 
