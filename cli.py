@@ -37,24 +37,32 @@ class LoopGroup(TyperGroup):
 
     def main(self, args: Any = None, *rest: Any, **extra: Any) -> Any:
         arguments = list(sys.argv[1:] if args is None else args)
-        as_json = "--json" in arguments
+        try:
+            code = self._run(arguments, "--json" in arguments, *rest, **extra)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nobody to tell
+            code = 0
+        sys.exit(code)
+
+    def _run(self, arguments: list[str], as_json: bool, *rest: Any, **extra: Any) -> int:
+        """The command's exit code, whatever it raises."""
         try:
             code = super().main(arguments, *rest, **{**extra, "prog_name": "loop", "standalone_mode": False})
         except LoopError as error:
             _debug()
-            code = _fail(error.code, error.message, error.hint, error.exit_code, as_json)
+            return _fail(error.code, error.message, error.hint, error.exit_code, as_json)
         except typer.TyperException as error:
-            code = _usage(error, as_json)
+            return _usage(error, as_json)
         except (KeyboardInterrupt, typer.Abort):
-            code = INTERRUPTED
+            return INTERRUPTED
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nobody to tell
-            code = 0
+            raise
         except Exception as error:
             _debug()
             hint = "this is a bug in loop; LOOP_DEBUG=1 shows where"
-            code = _fail("bug", f"{type(error).__name__}: {error}", hint, 1, as_json)
-        sys.exit(code if isinstance(code, int) else 0)
+            return _fail("bug", f"{type(error).__name__}: {error}", hint, 1, as_json)
+        return code if isinstance(code, int) else 0
 
 
 def _places_first(args: list[str]) -> list[str]:
