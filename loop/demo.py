@@ -74,7 +74,7 @@ def run(directory: Path | None, *, seconds: float) -> int:
     try:
         with _interruptible(), _controller(home) as controller:
             watch(home, controller, seconds)
-        print("stopped the controller with SIGTERM; waiting for the sessions: loop drain --wait, loop resume")
+        print("stopped the controller with SIGTERM: nobody fires any more; waiting for the sessions: loop drain --wait")
         _loop(home, "drain", "--wait", "--until", DRAIN_UNTIL)
         _loop(home, "resume")
     except KeyboardInterrupt:
