@@ -16,11 +16,11 @@ GENESIS = bytes(32)
 
 
 def private_digest(private: str | None, salt: bytes | None) -> bytes:
-    """SHA-256 over salt and private text; empty where there is no private part."""
-    if private is None:
+    """SHA-256 over salt and private text; empty where there is neither. Raises ValueError for one without the other."""
+    if (private is None) != (salt is None):
+        raise ValueError("a private part and its salt come together")
+    if private is None or salt is None:
         return b""
-    if salt is None:
-        raise ValueError("a private part without a salt")
     return hashlib.sha256(salt + private.encode()).digest()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +21,8 @@ from events.clock import Clock, SystemClock
 from events.envelope import COLUMNS, Event, Record, short_id, to_json, to_micros, to_text
 from events.errors import StoreBusy, StoreError, StoreTooNew
 from events.upcast import upcast
-from migrations import APPLICATION_ID, SCHEMA
+from migrations import APPLICATION_ID
+from migrations import SCHEMA as SCHEMA
 
 if TYPE_CHECKING:
     import sqlite3
@@ -33,7 +34,7 @@ else:
     except ImportError:  # not on Linux: the interpreter's own, perhaps with the WAL-reset bug, hence `wal_is_safe`
         import sqlite3
 
-PAGE = 1_000  # rows a reader fetches at once
+PAGE = 250  # rows a reader fetches at once; more no longer fit the processor's caches
 BUSY_SECONDS = 15.0  # how long a writer waits for the write lock
 RETRY_SECONDS = 0.001  # constant: SQLite's own back-off lets old waiters starve
 CLOCK_TOLERANCE = 2_000_000  # microseconds that the wall clock may lag behind the log without being called stepped
@@ -154,6 +155,7 @@ class EventLog:
         self._clock = clock
         self.entropy = entropy
         self._pid = os.getpid()
+        self._file = _identity(path)
         self._store_id: str | None = None
 
     # ── opening ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -172,8 +174,8 @@ class EventLog:
         Raises StoreError (no database, missing though its directory holds the traces of one, unwritable), StoreTooNew,
         StoreBusy. Any number of processes may open a new store at once.
         """
-        _refuse_traces_without_store(path)
         with _translated(path):
+            _refuse_traces_without_store(path)
             _create_file(path)
             connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
             log = cls(connection, path, clock or SystemClock(), entropy)
@@ -187,10 +189,10 @@ class EventLog:
     @classmethod
     def read(cls, path: Path) -> EventLog:
         """The store at `path` read-only, whatever older schema it has; a missing one reads as an empty log."""
-        if not path.exists():
-            _refuse_traces_without_store(path)
-            return cls.empty()
         with _translated(path):
+            if not path.exists():
+                _refuse_traces_without_store(path)
+                return cls.empty()
             uri = f"file:{quote(str(path.absolute()))}?mode=ro"
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)
             try:
@@ -205,11 +207,11 @@ class EventLog:
         return cls(connection, path, SystemClock(), secrets.token_bytes)
 
     @classmethod
-    def empty(cls) -> EventLog:
-        """A log in memory with no events: what a store that does not exist yet reads as."""
+    def empty(cls, schema: int = SCHEMA) -> EventLog:
+        """A log in memory with no events: what a store that does not exist yet reads as, in today's or an older schema."""
         connection = sqlite3.connect(":memory:", isolation_level=None)
         log = cls(connection, None, SystemClock(), secrets.token_bytes)
-        _migrate(connection)
+        _migrate(connection, schema)
         return log
 
     @classmethod
@@ -267,6 +269,7 @@ class EventLog:
             self._patiently("BEGIN IMMEDIATE")
         try:
             with _translated(self._path):
+                self._check_in_place()
                 transaction = self._begin()
             yield transaction
             with _translated(self._path):
@@ -275,6 +278,14 @@ class EventLog:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+
+    def _check_in_place(self) -> None:
+        """What is written into a file that nobody will find again is lost."""
+        if _identity(self._path) != self._file:
+            raise StoreError(
+                f"{self._path} was removed or replaced while it was open",
+                "nothing was written; end this process, restore the file, then start again",
+            )
 
     def _begin(self) -> Transaction:
         """The transaction just begun, with its clock reading."""
@@ -317,21 +328,44 @@ class EventLog:
         with _translated(self._path):
             self._connection.execute(_INSERT, record)
 
+    # ── looking after it ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def quick_check(self) -> list[str]:
+        """What SQLite finds damaged, a line each; empty for a sound store."""
+        return [line for line in self._pragma("quick_check") if line != "ok"]
+
+    def journal_mode(self) -> str:
+        """`wal`, or `delete` where the SQLite library is not safe with it."""
+        return self._pragma("journal_mode")[0]
+
+    def schema(self) -> int:
+        """The store's schema number; SCHEMA is today's."""
+        return int(self._pragma("user_version")[0])
+
+    def _pragma(self, name: str) -> list[str]:
+        with _translated(self._path):
+            return [str(row[0]) for row in self._connection.execute(f"PRAGMA {name}").fetchall()]
+
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with _translated(self._path):
+            return list(self._connection.execute(query, values).fetchall())
+
+    def _row(self, query: str, values: Sequence[Any] = ()) -> Any:
+        return next(iter(self._rows(query, values)), None)
 
     @property
     def store_id(self) -> str:
         """The store's name for good, from `store.migrated` at position 1; empty for an empty log."""
         if self._store_id is None:
-            row = self._connection.execute("SELECT data FROM events WHERE position = 1").fetchone()
+            row = self._row("SELECT data FROM events WHERE position = 1")
             self._store_id = "" if row is None else str(json.loads(row[0])["store"])
         return self._store_id
 
     def head(self) -> Head:
         """The newest event."""
-        row = self._connection.execute(
-            "SELECT position, at, hash FROM events ORDER BY position DESC LIMIT 1"
-        ).fetchone()
+        row = self._row("SELECT position, at, hash FROM events ORDER BY position DESC LIMIT 1")
         return Head(0, None, GENESIS) if row is None else Head(*row)
 
     def at(self, position: int) -> Head:
@@ -341,9 +375,7 @@ class EventLog:
         """
         if position == 0:
             return Head(0, None, GENESIS)
-        row = self._connection.execute(
-            "SELECT position, at, hash FROM events WHERE position = ?", (position,)
-        ).fetchone()
+        row = self._row("SELECT position, at, hash FROM events WHERE position = ?", (position,))
         if row is None:
             raise StoreError(f"the log has no position {position}", f"it ends at {self.head().position}")
         return Head(*row)
@@ -353,23 +385,34 @@ class EventLog:
 
         Where the clock was stepped back the log's order rules: the answer is the newest such event.
         """
-        row = self._connection.execute(
-            "SELECT position FROM events WHERE at <= ? ORDER BY position DESC LIMIT 1", (at,)
-        ).fetchone()
+        row = self._row("SELECT position FROM events WHERE at <= ? ORDER BY position DESC LIMIT 1", (at,))
         return 0 if row is None else int(row[0])
 
     def events(self, after: int = 0, upto: int | None = None) -> Iterator[Event]:
         """Events after a position in order, decoded and upcast, fetched in pages."""
-        loads = json.loads
+        decode = json.JSONDecoder().raw_decode  # it looks for no white space around, and what we stored has none
         end = 2**62 if upto is None else upto
         query = f"SELECT {_FOLD_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"
         while True:
-            with _translated(self._path):
-                rows = self._connection.execute(query, (after, end, PAGE)).fetchall()
+            rows = self._rows(query, (after, end, PAGE))
             for position, type, version, at, tick, cause, session, category, data in rows:
-                yield Event(
-                    position, type, at, tick, cause, session, category, upcast(type, version, loads(data))
-                )
+                upcasted = upcast(type, version, decode(data)[0])
+                yield Event(position, type, at, tick, cause, session, category, upcasted)
+            if len(rows) < PAGE:
+                return
+            after = rows[-1][0]
+
+    def events_of(self, types: Collection[str], after: int = 0, upto: int | None = None) -> Iterator[Event]:
+        """Like `events`, but only those of `types`: the others are not even read, for each type has its index."""
+        decode = json.JSONDecoder().raw_decode
+        end = 2**62 if upto is None else upto
+        one = f"SELECT {_FOLD_COLUMNS} FROM events WHERE type = ? AND position > ? AND position <= ?"
+        query = f"{' UNION ALL '.join([one] * len(types))} ORDER BY position LIMIT ?"  # merged, not sorted
+        while types:
+            rows = self._rows(query, [value for type in types for value in (type, after, end)] + [PAGE])
+            for position, type, version, at, tick, cause, session, category, data in rows:
+                upcasted = upcast(type, version, decode(data)[0])
+                yield Event(position, type, at, tick, cause, session, category, upcasted)
             if len(rows) < PAGE:
                 return
             after = rows[-1][0]
@@ -396,8 +439,7 @@ class EventLog:
         if limit is not None:
             query += " LIMIT ?"
             values.append(limit)
-        with _translated(self._path):
-            rows = [Record(*row) for row in self._connection.execute(query, values).fetchall()]
+        rows = [Record(*row) for row in self._rows(query, values)]
         return rows[::-1] if newest else rows
 
     def ids(self, prefix: str, limit: int = 10) -> list[tuple[str, str]]:
@@ -405,16 +447,16 @@ class EventLog:
         found: list[tuple[str, str]] = []
         upper = prefix + "\x7f"
         for column in ("session", "tick", "id"):
-            rows: Sequence[Any] = self._connection.execute(
+            rows = self._rows(
                 f"SELECT DISTINCT {column} FROM events WHERE {column} >= ? AND {column} < ? LIMIT ?",
                 (prefix, upper, limit),
-            ).fetchall()
+            )
             found += [(column, str(row[0])) for row in rows]
         return found
 
     def position_of_id(self, id: str) -> int:
         """The position of the event with this id. Raises StoreError where there is none."""
-        row = self._connection.execute("SELECT position FROM events WHERE id = ?", (id,)).fetchone()
+        row = self._row("SELECT position FROM events WHERE id = ?", (id,))
         if row is None:
             raise StoreError(f"no event has the id {id!r}")
         return int(row[0])
@@ -422,20 +464,20 @@ class EventLog:
     def worker_pids(self, sessions: Sequence[str]) -> dict[str, int]:
         """Session -> its worker's pid, of those given that ever started."""
         marks = ", ".join("?" * len(sessions))
-        rows: Sequence[Any] = self._connection.execute(
+        rows = self._rows(
             f"SELECT session, data FROM events WHERE type = 'session.started' AND session IN ({marks})", sessions
-        ).fetchall()
+        )
         return {str(session): int(json.loads(data)["pid"]) for session, data in rows}
 
     # ── snapshots ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def load_snapshot(self, version: str, upto: int) -> tuple[int, bytes] | None:
         """(position, state) of the newest snapshot of this version at or before `upto`, its hash still the chain's."""
-        row = self._connection.execute(
+        row = self._row(
             "SELECT s.position, s.state FROM snapshots s JOIN events e USING (position)"
             " WHERE s.version = ? AND s.position <= ? AND s.hash = e.hash ORDER BY s.position DESC LIMIT 1",
             (version, upto),
-        ).fetchone()
+        )
         return None if row is None else (int(row[0]), bytes(row[1]))
 
     def save_snapshot(self, version: str, position: int, state: bytes) -> None:
@@ -451,10 +493,13 @@ class EventLog:
 
 def _schema(connection: sqlite3.Connection, path: Path | None) -> int:
     """The store's schema number, 0 for a new file; raises for another program's database or a newer schema."""
+    # In this order: whoever creates the store between two of these makes tables and numbers in one transaction, so that
+    # tables seen first have their numbers; asked for last, a store born meanwhile would look like a stranger's.
+    tables = int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
     if version == 0 and application == 0:
-        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        if tables:
             raise StoreError(f"{path} is a database of another program", "name another place in loop.state")
         return 0
     if application != APPLICATION_ID:
@@ -467,15 +512,17 @@ def _schema(connection: sqlite3.Connection, path: Path | None) -> int:
     return version
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema to SCHEMA; inside the caller's write transaction, so that one process alone does it."""
+def _migrate(connection: sqlite3.Connection, schema: int = SCHEMA) -> None:
+    """Bring the schema to `schema`; inside the caller's write transaction, so that one process alone does it."""
     from sqlite_utils.db import Database
 
     from migrations.migrations import migrations
 
-    migrations.apply(Database(connection, execute_plugins=False))
+    db = Database(connection, execute_plugins=False)
+    pending = [step.name for step in migrations.pending(db)]
+    migrations.apply(db, stop_before=pending[len(pending) - (SCHEMA - schema) :])
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA}")
+    connection.execute(f"PRAGMA user_version = {schema}")
 
 
 def _refuse_traces_without_store(path: Path) -> None:
@@ -489,6 +536,16 @@ def _refuse_traces_without_store(path: Path) -> None:
                 f"{path} is missing, but {directory} is not empty: the log was lost or moved",
                 f"restore {path.name} from a backup; to begin anew, move {path.parent} away once nothing runs",
             )
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Device and inode of the file now at `path`; None where there is none. Never opens it: closing any descriptor of a
+    database drops the locks that this process holds on it."""
+    try:
+        found = None if path is None else os.stat(path)
+    except FileNotFoundError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
 def _create_file(path: Path) -> None:

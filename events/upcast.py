@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from events.envelope import Json
+from events.errors import StoreTooNew
 
 Upcaster = Callable[[Json], Json]
 
@@ -16,8 +17,16 @@ UPCASTERS: dict[tuple[str, int], Upcaster] = {}
 
 
 def upcast(type: str, version: int, data: Json) -> Json:
-    """`data` of an event of `type` stored at `version`, as today's version has it."""
+    """`data` of an event of `type` stored at `version`, as today's version has it.
+
+    Raises StoreTooNew for a version that no step leads to: only a newer loop can have written it.
+    """
     while step := UPCASTERS.get((type, version)):
         data = step(data)
         version += 1
+    if version > 1 and (type, version - 1) not in UPCASTERS:
+        raise StoreTooNew(
+            f"an event of type {type!r} has version {version}, which this loop does not know",
+            "upgrade loop: pip install --upgrade loop-control",
+        )
     return data

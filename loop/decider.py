@@ -11,11 +11,11 @@ golden test compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loop.policies import most_owed
+from loop.policies import POLICIES, intent, most_owed
 from projections.view import Backend, Category, Due, Entry, View, time_text
 
 DECIDER = 1
@@ -163,18 +163,22 @@ class _Board:
     def backend(self, category: Category, wanted: str | None) -> str | None:
         """The backend a session of the category would get: the first named that can take one, else of all that can
         the one unused for longest."""
+        able = self.able(category, wanted)
+        if not able:
+            return None
+        if wanted is not None or category.backends is not None:
+            return able[0].name
+        order = [choice.backend for choice in self.chosen]
+        return min(able, key=lambda backend: (order.count(backend.name), backend.last_used)).name
+
+    def able(self, category: Category, wanted: str | None) -> list[Backend]:
+        """The backends that could take a session of the category now, in the order in which they are named."""
         named = (wanted,) if wanted is not None else category.backends
-        able = [
+        return [
             backend
             for name in (named if named is not None else self.view.backends)
             if (backend := self.view.backends.get(name)) is not None and self.can_take(backend, category)
         ]
-        if not able:
-            return None
-        if named is not None:
-            return able[0].name
-        order = [choice.backend for choice in self.chosen]
-        return min(able, key=lambda backend: (order.count(backend.name), backend.last_used)).name
 
     def can_take(self, backend: Backend, category: Category) -> bool:
         return (
@@ -312,7 +316,7 @@ GATES: dict[str, Gate] = {
 
 
 def _considered(view: View) -> list[_Considered]:
-    """The candidates of this pass in the order in which they are served."""
+    """The candidates of this pass, those asked for first; the policy says in which order they are served."""
     if view.manual is not None:
         manual = view.manual
         return [_Considered(manual.category, 1, "manual", task=manual.task, backend=manual.backend)]
@@ -374,7 +378,8 @@ def _respawn(view: View, due: Due) -> _Considered:
 def decide(view: View) -> Decision:
     """The verdicts for every candidate of the pass that `view` describes. Pure and total."""
     board = _Board(view)
-    candidates = [_judge(board, candidate) for candidate in _considered(view)]
+    serve = POLICIES.get(view.policy, intent)
+    candidates = [_judge(board, candidate) for candidate in serve(view, _considered(view))]
     return Decision(
         decider=DECIDER,
         basis=view.position,
@@ -386,6 +391,12 @@ def decide(view: View) -> Decision:
         candidates=tuple(candidates),
         idle=_idle(board, candidates),
     )
+
+
+def able_backends(view: View, before: Sequence[Choice], category: Category, wanted: str | None = None) -> list[str]:
+    """The backends that could take a session of the category once `before` was granted, in the order of choice among
+    those named; for explanations."""
+    return [backend.name for backend in _Board(view, list(before)).able(category, wanted)]
 
 
 def _judge(board: _Board, candidate: _Considered) -> Candidate:

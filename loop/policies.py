@@ -2,7 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
+
 from projections.view import Category, View
+
+
+class Asked(Protocol):
+    """What a policy sees of a candidate; the rank is the selector's, from 1, and `rule` is None where nobody asked."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def rank(self) -> int | None: ...
+    @property
+    def rule(self) -> str | None: ...
+    @property
+    def score(self) -> int | None: ...
+
+
+AnyAsked = TypeVar("AnyAsked", bound=Asked)
+
+
+class Policy(Protocol):
+    """The candidates of a pass in the order in which they are served: each of `asked` exactly once."""
+
+    def __call__(self, view: View, asked: Sequence[AnyAsked], /) -> list[AnyAsked]: ...
+
+
+def intent(view: View, asked: Sequence[AnyAsked], /) -> list[AnyAsked]:
+    """The selector's order: its ranking, then due respawns, then whom nobody asked for."""
+    return list(asked)
+
+
+POLICIES: Mapping[str, Policy] = {"intent": intent}
+"""The policies by the names that `loop.policy` and `replay --policy` take; any other name is served like `intent`."""
 
 
 def targets(categories: list[Category]) -> dict[str, int]:

@@ -48,12 +48,13 @@ def ended(state: Allocation, event: Event) -> None:
         cell[0] -= unused
         cell[1] += seconds
     state["total"] -= unused
-    for index, item in enumerate(state["exact"]):
-        if item[2] == event.session:
+    exact = state["exact"]
+    for index in reversed(range(len(exact))):  # from the newest: whoever ends now started lately
+        if exact[index][2] == event.session:
             if unused:
-                del state["exact"][index]
+                del exact[index]
             else:
-                item[3] = seconds
+                exact[index][3] = seconds
             break
 
 

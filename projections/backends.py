@@ -30,9 +30,8 @@ def changed(state: Backends, event: Event) -> None:
     before = state["pools"].get(pool)
     after = BACKEND.get((before["state"] if before else "available", event.type))
     if after is not None:
-        state["pools"][pool] = Pool(
-            state=after, since=event.at, until=event.data.get("until"), source=event.data["source"]
-        )
+        until = before["until"] if before and after == "probing" else event.data.get("until")
+        state["pools"][pool] = Pool(state=after, since=event.at, until=until, source=event.data["source"])
 
 
 def requested(state: Backends, event: Event) -> None:

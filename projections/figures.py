@@ -5,6 +5,7 @@ Everything here may be shown; nothing here decides. None means *no data*, never 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from events.envelope import to_micros, to_text
@@ -18,6 +19,7 @@ NEGLECT = 3.0  # gap times target above which a category counts as neglected
 SILENT_PERIODS = 2  # periods without a fire after which nobody seems to fire any more
 
 
+@lru_cache(maxsize=1_024)
 def upper95(count: int, of: int) -> float | None:
     """One-sided Clopper-Pearson 95 % upper bound of a rate of which `count` in `of` were seen.
 

@@ -29,13 +29,16 @@ def hour(at: str) -> str:
 
 
 def bucket(hours: Hours, at: str, new: Callable[[], Any]) -> Any:
-    """The bucket of the hour of `at`, made by `new` where it is the hour's first; the oldest beyond HOURS_KEPT goes."""
+    """The bucket of the hour of `at`, made by `new` where it is the hour's first; of too many the first made goes.
+
+    Not the earliest: where the clock was set back that would be the very bucket just made.
+    """
     key = at[:13]
     found = hours.get(key)
     if found is None:
         found = hours[key] = new()
         if len(hours) > HOURS_KEPT:
-            del hours[min(hours)]
+            del hours[next(iter(hours))]
     return found
 
 
@@ -45,8 +48,8 @@ def first_hour(now: int, window: int) -> str:
 
 
 def truncated(hours: Hours, now: int, window: int) -> bool:
-    """Whether the window begins before the oldest hour that the fold still has."""
-    return len(hours) >= HOURS_KEPT and min(hours) > first_hour(now, window)
+    """Whether the window begins before the first hour that the fold still has."""
+    return len(hours) >= HOURS_KEPT and next(iter(hours)) > first_hour(now, window)
 
 
 def keep_recent(items: list[Any], item: Any, limit: int) -> None:

@@ -63,23 +63,25 @@ def acquired(state: Locks, event: Event) -> None:
     if data["imported"]:
         return
     state["acquired"] += 1
+    before = state["last_token"].get(key, 0)
+    latest = state["last_token"][key] = max(token, before)
     if key in state["held"]:
-        _violation(state, event, "acquired_while_held", key, token)
-    elif token <= state["last_token"].get(key, 0):
-        _violation(state, event, "overtaken_token", key, token)
+        _violation(state, event, "acquired_while_held", key, latest)
+    elif token <= before:
+        _violation(state, event, "overtaken_token", key, latest)
     state["held"][key] = Held(session=event.session or "", token=token, since=event.at)
-    state["last_token"][key] = max(token, state["last_token"].get(key, 0))
 
 
 def released(state: Locks, event: Event) -> None:
-    key, token = event.data["key"], event.data["token"]
-    held = state["held"].get(key)
-    if held is None:
+    data = event.data
+    key, token = data["key"], data["token"]
+    if data["imported"]:
         return
-    if held["token"] == token:
+    held = state["held"].get(key)
+    if held is not None and held["token"] == token:
         del state["held"][key]
-    elif token < held["token"]:
-        _violation(state, event, "overtaken_token", key, held["token"])
+    elif token < (latest := state["last_token"].get(key, 0)):
+        _violation(state, event, "overtaken_token", key, latest)
 
 
 def ended(state: Locks, event: Event) -> None:

@@ -44,7 +44,7 @@ class Outcomes(TypedDict):
     counts: Hours  # hour -> outcome -> how many
     last: dict[str, LastEnd]  # per category
     due: list[Due]  # productive, proved, not followed by a respawn
-    open: dict[str, list[Any]]  # live session -> [chain, rule]
+    open: dict[str, list[Any]]  # live session -> [chain, rule, what was due and is now served by it]
 
 
 def initial() -> Outcomes:
@@ -53,9 +53,10 @@ def initial() -> Outcomes:
 
 def requested(state: Outcomes, event: Event) -> None:
     data = event.data
-    state["open"][event.session or ""] = [data["chain"], data["rule"]]
-    if data["parent"] is not None:
-        state["due"] = [due for due in state["due"] if due["session"] != data["parent"]]
+    served = next((due for due in state["due"] if due["session"] == data["parent"]), None)
+    if served is not None:
+        state["due"].remove(served)
+    state["open"][event.session or ""] = [data["chain"], data["rule"], served]
 
 
 def ended(state: Outcomes, event: Event) -> None:
@@ -81,7 +82,7 @@ def _end(state: Outcomes, event: Event, outcome: str, code: str | None, grade: f
     opened = state["open"].pop(event.session or "", None)
     if opened is None:
         return
-    chain, rule = opened
+    chain, rule, served = opened
     session, category = event.session or "", event.category or ""
     counts = bucket(state["counts"], event.at, dict)
     counts[outcome] = counts.get(outcome, 0) + 1
@@ -92,8 +93,10 @@ def _end(state: Outcomes, event: Event, outcome: str, code: str | None, grade: f
         keep_recent(state["assessed"], item, RECENT)
     elif outcome == "unproven":
         state["unproven"] += 1
-    if code != "voided":  # a request that was voided never was a session: it ends no chain and cools nothing
+    if code != "voided":
         state["last"][category] = LastEnd(session=session, at=event.at, outcome=outcome, code=code, chain=chain)
+    elif served is not None:  # what was voided never was a session: it ends no chain, and what was due still is
+        keep_recent(state["due"], served, DUE_KEPT)
     if outcome == "productive" and proved and rule != "allowlist":
         due = Due(session=session, category=category, at=event.at, grade=grade, chain=chain)
         keep_recent(state["due"], due, DUE_KEPT)

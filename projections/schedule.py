@@ -18,7 +18,11 @@ def last_fire(config: Config, now: int) -> int:
     if config["cron"] is None:
         every = _every(config)
         return now // every * every
-    return _cron(config, now + 1, reverse=True)
+    # Looking back, in the hour that winter time repeats, cronsim misses what fired in its first pass.
+    fire = _cron(config, now + 1, reverse=True)
+    while (following := next_fire(config, fire)) <= now:
+        fire = following
+    return fire
 
 
 def next_fire(config: Config, now: int) -> int:
@@ -40,7 +44,7 @@ def fires_between(config: Config, after: int, upto: int, limit: int = 10_000) ->
     """How many nominal instants lie after `after` and at or before `upto`, counted up to `limit`."""
     if config["cron"] is None:
         every = _every(config)
-        return max(0, upto // every - after // every)
+        return max(0, min(limit, upto // every - after // every))
     count = 0
     while count < limit and (after := next_fire(config, after)) <= upto:
         count += 1
@@ -70,5 +74,8 @@ def _cron(config: Config, now: int, *, reverse: bool) -> int:
     # cronsim steps in whole minutes from the moment it is given; a fraction would hide the instant just passed.
     seconds = -(-now // 1_000_000) if reverse else now // 1_000_000
     moment = datetime.fromtimestamp(seconds, UTC).astimezone(zone)
-    found: datetime = next(CronSim(config["cron"], moment, reverse=reverse))
-    return int(found.timestamp()) * 1_000_000
+    for found in CronSim(config["cron"], moment, reverse=reverse):
+        fire = int(found.timestamp()) * 1_000_000
+        if reverse or fire > now:  # in the hour that winter time repeats cronsim names its first pass once more
+            return fire
+    raise AssertionError("a cron line that never fires is refused with the config")

@@ -34,7 +34,7 @@ class Selection(TypedDict):
     last: Answer | None
     hours: Hours  # hour -> granted, granted_of, followed, followed_of, lost, rules
     pending: list[list[Any]]  # [pass, time of its decision, categories wanted and not yet started]
-    open: dict[str, list[Any]]  # session requested and not yet started -> [rule, pass]
+    open: dict[str, list[Any]]  # session requested and not yet started -> [rule, pass, answer it used up or None]
 
 
 def initial() -> Selection:
@@ -90,10 +90,10 @@ def decided(state: Selection, event: Event) -> None:
 
 
 def requested(state: Selection, event: Event) -> None:
-    rule = event.data["rule"]
-    state["open"][event.session or ""] = [rule, event.tick]
-    last = state["last"]
-    if last is not None and rule not in UNJUDGED_RULES and event.category not in last["used"]:
+    rule, last = event.data["rule"], state["last"]
+    uses = last is not None and rule not in UNJUDGED_RULES and event.category not in last["used"]
+    state["open"][event.session or ""] = [rule, event.tick, last["position"] if last is not None and uses else None]
+    if last is not None and uses:
         last["used"].append(event.category or "")
 
 
@@ -101,7 +101,7 @@ def started(state: Selection, event: Event) -> None:
     opened = state["open"].pop(event.session or "", None)
     if opened is None:
         return
-    rule, tick = opened
+    rule, tick, _ = opened
     for pending_tick, at, wanted in state["pending"]:
         if pending_tick == tick and event.category in wanted:
             wanted.remove(event.category)
@@ -117,10 +117,10 @@ def started(state: Selection, event: Event) -> None:
 def ended(state: Selection, event: Event) -> None:
     opened = state["open"].pop(event.session or "", None)
     last = state["last"]
-    if opened is None or last is None:
+    if opened is None or last is None or event.data.get("code") != "voided":
         return
-    if event.data.get("code") == "voided" and event.category in last["used"]:
-        last["used"].remove(event.category)  # it never had its chance on this answer
+    if opened[2] == last["position"]:
+        last["used"].remove(event.category or "")  # it never had its chance on this answer
 
 
 HANDLERS: Handlers = {

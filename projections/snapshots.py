@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from events import envelope, upcast
+from events import envelope, lifecycle, upcast
 from events.store import EventLog
 from projections.state import State
 
@@ -22,10 +22,10 @@ EVERY = 500  # events between two snapshots
 
 @cache
 def version() -> str:
-    """A digest of the code that folds: these modules, and what turns stored rows into events."""
+    """A digest of the code that folds: these modules, what turns stored rows into events, the state machines."""
     digest = hashlib.sha256(b"loop.snapshot/1")
     sources = sorted(Path(__file__).parent.glob("*.py"))
-    for source in (*sources, Path(envelope.__file__), Path(upcast.__file__)):
+    for source in (*sources, Path(envelope.__file__), Path(lifecycle.__file__), Path(upcast.__file__)):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -160,7 +160,7 @@ def view(state: State, now: int) -> View:
         fallback_slots=config["selector"]["fallback_slots"],
         respawn_limit=config["respawn"]["limit"],
         restraints=restraints(state, now),
-        live=state.sessions["live"],
+        live={id: session.copy() for id, session in state.sessions["live"].items()},
         held=_held(state),
         categories=_categories(state, config, now),
         backends=backends(state, now),
@@ -240,9 +240,9 @@ def counted(state: State, now: int, window: int) -> dict[str, tuple[int, float]]
                 count, total = found.get(category, (0, 0.0))
                 found[category] = (count + 1, total + seconds)
         return found
-    first = first_hour(now, window)
+    first, last = first_hour(now, window), first_hour(now, 0)
     for hour, cells in state.allocation["hours"].items():
-        if hour >= first:
+        if first <= hour <= last:
             for category, (started, seconds) in cells.items():
                 count, total = found.get(category, (0, 0.0))
                 found[category] = (count + started, total + seconds)

@@ -1,0 +1,249 @@
+"""`State` as a whole: one fold from anywhere, bounded for ever, its own snapshots, and nobody else's data."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+from given import (
+    MINUTE,
+    after,
+    configured,
+    decided,
+    given,
+    held,
+    limited,
+    over,
+    ranking,
+    restrained,
+    running,
+    tick,
+)
+from histories import history
+from hypothesis import given as for_all
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from events import envelope, lifecycle, upcast
+from events.catalog import NoticeSent
+from events.envelope import Event
+from events.store import EventLog
+from loop.journal import Journal
+from projections import fold, snapshots
+from projections.state import PROJECTIONS, State
+
+SEEDS = st.integers(0, 10_000)
+
+
+def folded(events: list[Event]) -> State:
+    return State().fold(events)
+
+
+@for_all(SEEDS)
+@settings(max_examples=25)
+def test_a_snapshot_and_its_tail_are_the_whole_fold_at_every_position(seed: int) -> None:
+    events = history(seed, 90).events
+    whole = folded(events).dump()
+    state = State()
+    for event in events:
+        resumed = State.load(state.dump())
+        assert resumed.fold(events[state.position :]).dump() == whole, f"snapshot at {state.position}"
+        state.apply(event)
+
+
+@for_all(SEEDS)
+@settings(max_examples=20)
+def test_a_state_that_is_dumped_and_loaded_at_every_step_stays_the_same(seed: int) -> None:
+    """What two parts of a state share by reference would come apart."""
+    state = State()
+    world = history(seed, 300)
+    for event in world.events:
+        state = State.load(state.dump())
+        state.apply(event)
+    assert state.dump() == world.state.dump() == folded(world.events).dump()
+
+
+@for_all(SEEDS)
+@settings(max_examples=10)
+def test_folding_changes_no_event(seed: int) -> None:
+    world = history(seed, 200)
+    before = json.dumps(world.events)
+    folded(world.events)
+    assert json.dumps(world.events) == before
+
+
+def test_a_copy_goes_its_own_way() -> None:
+    story = given(configured(), tick(), running("s1"))
+    copy, before = story.state.copy(), story.state.dump()
+    assert copy.dump() == before
+    copy.apply(Event(copy.position + 1, "session.lost", "x" * 27, None, None, "s1", "code", {"why": "", "held": {}}))
+    assert copy.dump() != before
+    assert story.state.dump() == before
+
+
+def test_a_gap_in_the_positions_is_a_bug() -> None:
+    event = Event(2, "notice.sent", "x" * 27, None, None, None, None, {"kind": "x", "about": None})
+    with pytest.raises(AssertionError):
+        State().apply(event)
+
+
+def test_a_state_stays_small_however_long_the_log() -> None:
+    """120,000 events of a loop that never rests; the bound is on the whole State, as JSON."""
+    story = given(configured(), after(minutes=1))
+    names = ("code", "docs", "research")
+    sizes = []
+    cycle = given(
+        configured(),
+        tick(),
+        ranking(*names),
+        decided(3),
+        *(running(name, name) for name in names),
+        limited("pool", minutes=5),
+        *(over(name, "productive" if name == "code" else "noop", held={name: held(1, 2)}) for name in names),
+        restrained("paused", minutes=1),
+        tick("session_end", ended="code"),
+        running("next", "code", parent="code", chain=1, rule="respawn"),
+        over("next", "unproven"),
+    ).events[1:]
+    state = story.state
+    while state.position < 120_000:
+        turn, shift = len(sizes), state.position - 1
+        at = envelope.to_text(story.now + turn * 10 * MINUTE)
+        for event in cycle:
+            data = {**event.data}
+            for name in ("parent", "ended"):
+                if data.get(name):
+                    data[name] = f"{data[name]}-{turn}"
+            if "token" in data:
+                data["token"] += shift
+            session = event.session and f"{event.session}-{turn}"
+            tick_id = event.tick and f"{event.tick}-{turn}"
+            state.apply(event._replace(position=state.position + 1, at=at, data=data, session=session, tick=tick_id))
+        sizes.append(len(state.dump()) if turn % 100 == 0 else 0)
+    assert state.sessions["ended"] > 12_000
+    assert state.locks["violations"] > 1_000  # every interval of a key is the same: findings are bounded too
+    assert max(sizes) < 600_000
+    assert max(sizes) < 1.05 * max(sizes[: len(sizes) // 2]), "it still grows"
+
+
+# ── hours ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_hours_are_kept_up_to_a_limit_and_the_window_says_so() -> None:
+    story = given(configured())
+    for number in range(fold.HOURS_KEPT):
+        story.happens(tick(), running(f"s{number}"), over(f"s{number}"), after(hours=1))
+    hours = story.state.allocation["hours"]
+    day = 24 * fold.HOUR
+    assert len(hours) == fold.HOURS_KEPT
+    assert not fold.truncated(hours, story.now, 3 * day)
+    assert fold.truncated(hours, story.now, 30 * day)
+    story.happens(running("one more"), over("one more"))
+    assert len(hours) == fold.HOURS_KEPT
+
+
+def test_a_clock_set_back_before_everything_kept_loses_nothing_new() -> None:
+    """As a machine without a battery does at boot; the hour just made must not be the one dropped."""
+    story = given(configured())
+    for number in range(fold.HOURS_KEPT):
+        story.happens(running(f"s{number}"), over(f"s{number}"), after(hours=1))
+    story.now = envelope.to_micros("1970-01-01T00:00:00Z")
+    story.happens(running("late"), over("late"))
+    assert story.state.sessions["requests"]["1970-01-01T00"] == 1
+    assert story.state.allocation["hours"]["1970-01-01T00"] == {"code": [1, 60.0]}
+    assert story.view().rates.day == 1
+
+
+# ── snapshots ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """A store with more events than a snapshot waits for, and one snapshot."""
+    journal = Journal(EventLog.open(tmp_path / "loop.db"))
+    with journal.transaction() as entry:
+        for number in range(snapshots.EVERY + 1):
+            entry.append(NoticeSent(kind="test", about=number), actor="test")
+    journal.save_snapshot()
+    with journal.transaction() as entry:
+        entry.append(NoticeSent(kind="tail"), actor="test")
+    return journal
+
+
+def test_a_snapshot_is_used_and_says_what_the_log_says(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = journal.log.head().position
+    found = journal.log.load_snapshot(snapshots.version(), head)
+    assert found is not None
+    assert found[0] == head - 1
+    whole = State().fold(journal.log.events()).dump()
+    folded: list[int] = []
+    apply = State.apply
+    monkeypatch.setattr(State, "apply", lambda state, event: (folded.append(event.position), apply(state, event)))
+    assert snapshots.load(journal.log).dump() == whole
+    assert folded == [head]
+    assert snapshots.load(journal.log, head - 1).position == head - 1
+    assert snapshots.load(journal.log, 3).position == 3
+
+
+def test_a_snapshot_of_other_folds_or_of_another_chain_is_ignored(journal: Journal) -> None:
+    head = journal.log.head().position
+    assert journal.log.load_snapshot("another version", head) is None
+    assert journal.log.load_snapshot(snapshots.version(), head - 2) is None
+    journal.log._connection.execute("UPDATE snapshots SET hash = zeroblob(32)")
+    assert journal.log.load_snapshot(snapshots.version(), head) is None
+    assert snapshots.load(journal.log).position == head
+
+
+def test_snapshots_are_kept_every_so_many_events(journal: Journal) -> None:
+    def count() -> int:
+        [number] = journal.log._connection.execute("SELECT count(*) FROM snapshots").fetchone()
+        return int(number)
+
+    journal.save_snapshot()
+    assert count() == 1
+    with journal.transaction() as entry:
+        for _ in range(snapshots.EVERY):
+            entry.append(NoticeSent(kind="test"), actor="test")
+    journal.save_snapshot()
+    assert count() == 2
+
+
+def test_a_snapshot_is_bound_to_everything_that_folds() -> None:
+    """Whatever of ours the folds import from `events` is in the digest, but for errors and the store itself."""
+    imported = set()
+    for module in (*PROJECTIONS.values(), fold, inspect.getmodule(State)):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("events"):
+                imported.add(node.module)
+    assert imported - {"events.errors"} <= {module.__name__ for module in (envelope, lifecycle, upcast)}
+    source = inspect.getsource(snapshots.version)
+    assert all(f"{name}.__file__" in source for name in ("envelope", "lifecycle", "upcast"))
+
+
+# ── the journal ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_transaction_that_fails_leaves_the_state_of_the_log(journal: Journal) -> None:
+    before = journal.state.dump()
+
+    def fail() -> None:
+        with journal.transaction() as entry:
+            entry.append(NoticeSent(kind="test"), actor="test")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert journal.state.dump() == before == State().fold(journal.log.events()).dump()
+
+
+def test_a_transaction_begins_where_others_left_the_log(journal: Journal, tmp_path: Path) -> None:
+    other = Journal(EventLog.open(tmp_path / "loop.db"))
+    with other.transaction() as entry:
+        new = entry.append(NoticeSent(kind="theirs"), actor="test").position
+    with journal.transaction() as entry:
+        assert entry.state.position == new
+        assert entry.append(NoticeSent(kind="ours"), actor="test").position == new + 1
+    assert other.refresh().position == new + 1
