@@ -45,6 +45,7 @@ class Control(TypedDict):
     invalid_config: str | None  # since when, until the next good pass
     skipped: dict[str, int]
     controller: dict[str, Any] | None
+    stopped: str | None  # when the last controller stopped in order
     clock: dict[str, Any] | None  # boot, boottime and wall time of one instant
 
 
@@ -65,6 +66,7 @@ def initial() -> Control:
         invalid_config=None,
         skipped={},
         controller=None,
+        stopped=None,
         clock=None,
     )
 
@@ -156,6 +158,7 @@ def controller_started(state: Control, event: Event) -> None:
 def controller_stopped(state: Control, event: Event) -> None:
     if state["controller"] is not None and state["controller"]["pid"] == event.data["pid"]:
         state["controller"] = None
+        state["stopped"] = event.at
 
 
 def stepped(state: Control, event: Event) -> None:

@@ -154,14 +154,20 @@ def next_fire(state: State, now: int) -> int | None:
     config = state.control["config"]
     if config is None:
         return None
-    last = state.control["last_timer"]
+    last = _firing_since(state)
     recent = last is not None and now - to_micros(last) <= SILENT_PERIODS * schedule.period(config, now)
     return schedule.next_fire(config, now) if recent or state.control["controller"] is not None else None
 
 
+def _firing_since(state: State) -> str | None:
+    """The last fire of a timer, unless a controller stopped in order since: then none is expected."""
+    last, stopped = state.control["last_timer"], state.control["stopped"]
+    return None if last is not None and stopped is not None and stopped >= last else last
+
+
 def silent_since(state: State, now: int) -> str | None:
     """The last fire of a timer that has been silent for more than two periods; None while it fires or never did."""
-    config, last = state.control["config"], state.control["last_timer"]
+    config, last = state.control["config"], _firing_since(state)
     if config is None or last is None:
         return None
     return last if now - to_micros(last) > SILENT_PERIODS * schedule.period(config, now) else None
