@@ -66,17 +66,18 @@ class LoopGroup(TyperGroup):
 
 
 def _places_first(args: list[str]) -> list[str]:
-    """`-C DIR` and `--config FILE` to the front, wherever they stand before a `--`."""
+    """`-C DIR` and `--config FILE` to the front, wherever they stand before a `--`; `replay` has its own."""
     end = args.index("--") if "--" in args else len(args)
     places: list[str] = []
     others: list[str] = []
     index = 0
     while index < end:
-        if args[index] in ("-C", "--config") and index + 1 < end:
+        own = "replay" in others  # its --config is another config to decide under
+        if args[index] in (("-C",) if own else ("-C", "--config")) and index + 1 < end:
             places += args[index : index + 2]
             index += 2
             continue
-        (places if args[index].startswith("--config=") else others).append(args[index])
+        (places if args[index].startswith("--config=") and not own else others).append(args[index])
         index += 1
     return places + others + args[end:]
 
@@ -228,6 +229,21 @@ def why(
     raise typer.Exit(run(home().db, target, at=at, as_json=json))
 
 
+@app.command("why-not", rich_help_panel=DAILY)
+def why_not(
+    category: Annotated[str, typer.Argument(help="The category that was not started.")],
+    at: At = None,
+    json: Json = False,
+) -> None:
+    """Why a category was not started, and the smallest changes of fact that would have started it.
+
+    Example: loop why-not infrastructure --at 14:03
+    """
+    from loop.commands.why_not import run
+
+    raise typer.Exit(run(home().db, category, at=at, as_json=json))
+
+
 @app.command(rich_help_panel=DAILY)
 def sessions(
     live: Annotated[bool, typer.Option("--live", help="Only those that live.")] = False,
@@ -304,11 +320,11 @@ def show(
     target: Annotated[str, typer.Argument(metavar="POSITION|ID", help="An event, or a session's start.")],
     json: Json = False,
 ) -> None:
-    """One event whole, its private part included.
+    """One event whole: what led to it, what came of it, what it changed.
 
     Example: loop show 812
     """
-    from loop.commands.log import show as run
+    from loop.commands.show import show as run
 
     raise typer.Exit(run(home().db, target, as_json_object=json))
 
@@ -447,6 +463,95 @@ def stop(
 
     refuse_inside(os.environ, "stop")
     raise typer.Exit(run(home(), os.environ, session, kill=kill, reason=reason, as_json=json))
+
+
+# ── audit ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Since = Annotated[str | None, typer.Option("--since", help="From: 2h ago, or a time.")]
+Upto = Annotated[str | None, typer.Option("--until", help="Up to: 2h ago, or a time.")]
+
+
+@app.command(rich_help_panel=AUDIT)
+def verify(
+    anchor: Annotated[
+        str | None, typer.Option("--anchor", metavar="POSITION:HASH", help="A head that was kept elsewhere.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Prove over the whole log what it promises: chain, locks, slots, decisions, projections. Exit 4 if not.
+
+    Example: loop verify --anchor 812:5f0c…
+    """
+    from loop.commands.verify import run
+
+    raise typer.Exit(run(home().db, anchor=anchor, as_json=json))
+
+
+@app.command(rich_help_panel=AUDIT)
+def replay(
+    since: Since = None,
+    until: Upto = None,
+    policy: Annotated[str | None, typer.Option("--policy", help="Decide by another policy.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="Decide under this config instead.")
+    ] = None,
+    at: At = None,
+    json: Json = False,
+) -> None:
+    """Make every recorded decision again with today's code, or under another policy or config.
+
+    Example: loop replay --since 48h
+    """
+    from loop.commands.replay import run
+
+    raise typer.Exit(
+        run(home().db, since=since, until=until, at=at, policy=policy, config=config, as_json=json)
+    )
+
+
+@app.command(rich_help_panel=AUDIT)
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="A position, time, -5m, session or pass.")],
+    second: Annotated[str | None, typer.Argument(metavar="[B]", help="Another; without it, now.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also what time alone changes.")] = False,
+    json: Json = False,
+) -> None:
+    """What changed between two moments.
+
+    Example: loop diff 800 812
+    """
+    from loop.commands.diff import run
+
+    raise typer.Exit(run(home().db, first, second, everything=everything, as_json=json))
+
+
+@app.command(rich_help_panel=AUDIT)
+def when(
+    expression: Annotated[str, typer.Argument(metavar="EXPR", help="Such as 'live > 4 and mode == \"running\"'.")],
+    since: Since = None,
+    until: Upto = None,
+    limit: Annotated[int | None, typer.Option("-n", min=1, help="Only the last so many intervals.")] = None,
+    at: At = None,
+    json: Json = False,
+) -> None:
+    """Every interval in which something held, and the events that opened and closed it.
+
+    Example: loop when 'backend["opus"].state != "available"'
+    """
+    from loop.commands.when import run
+
+    raise typer.Exit(run(home().db, expression, since=since, until=until, at=at, limit=limit, as_json=json))
+
+
+@app.command(rich_help_panel=AUDIT)
+def step(at: At = None) -> None:
+    """Walk through the log event by event, forwards and back, with the state at each.
+
+    Example: loop step --at -1h
+    """
+    from loop.commands.step import run
+
+    raise typer.Exit(run(home().db, at=at))
 
 
 # ── setup ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

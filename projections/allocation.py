@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from events.envelope import Event
-from projections.fold import EXACT_KEPT, Handlers, Hours, bucket, keep_recent
+from projections.fold import Handlers, Hours, bucket, keep_exact
 
 UNUSED = frozenset({"limited", "refused"})
 
@@ -33,7 +33,7 @@ def started(state: Allocation, event: Event) -> None:
     state["total"] += 1
     state["open"][event.session] = [event.at, event.category]
     state["last_started"][event.category] = [event.at, state["total"]]
-    keep_recent(state["exact"], [event.at, event.category, event.session, 0.0], EXACT_KEPT)
+    keep_exact(state["exact"], [event.at, event.category, event.session, 0.0])
 
 
 def ended(state: Allocation, event: Event) -> None:

@@ -128,7 +128,7 @@ def window_truncated(state: State, now: int, window: int) -> bool:
 def selection(state: State, now: int, window: int) -> dict[str, Any]:
     """The last answer, and in the window: starts by rule, granted, followed, starts that no ranking asked for."""
     first = first_hour(now, window)
-    sums = {"granted": 0, "granted_of": 0, "followed": 0, "followed_of": 0, "lost": 0}
+    sums = {"granted": 0, "granted_of": 0, "followed": 0, "followed_of": 0}
     rules: dict[str, int] = {}
     for hour, cell in state.selection["hours"].items():
         if hour >= first:
@@ -143,10 +143,16 @@ def selection(state: State, now: int, window: int) -> dict[str, Any]:
         "rejected": last["rejected"] if last else False,
         "reason": last["reason"] if last else None,
         "rules": rules,
-        "intent_lost": sums["lost"],
+        "intent_lost": intent_lost(state, now, window),
         "granted": {"count": sums["granted"], "of": sums["granted_of"]},
         "followed": {"count": sums["followed"], "of": sums["followed_of"]},
     }
+
+
+def intent_lost(state: State, now: int, window: int) -> int:
+    """Starts in the window that no ranking asked for."""
+    first = first_hour(now, window)
+    return sum(cell["lost"] for hour, cell in state.selection["hours"].items() if hour >= first)
 
 
 def next_fire(state: State, now: int) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from events.envelope import Event, to_text
+from events.envelope import Event, to_micros, to_text
 
 Handler = Callable[[Any, Event], None]
 Handlers = Mapping[str, Handler]
@@ -18,6 +18,7 @@ HOUR = 3_600_000_000  # microseconds
 EXACT = 2 * HOUR  # windows up to this long are counted from exact starts, longer ones from whole hours
 HOURS_KEPT = 240  # hours with an event in them that a fold keeps: ten days of unbroken work
 EXACT_KEPT = 2_048  # exact starts that a fold keeps
+EXACT_HELD = 3 * EXACT  # and for how long: a clock that was set back by hours still finds what it asks for
 RECENT = 20  # ends and assessments that a fold keeps
 
 Hours = dict[str, Any]
@@ -50,6 +51,17 @@ def first_hour(now: int, window: int) -> str:
 def truncated(hours: Hours, now: int, window: int) -> bool:
     """Whether the window begins before the first hour that the fold still has."""
     return len(hours) >= HOURS_KEPT and next(iter(hours)) > first_hour(now, window)
+
+
+def keep_exact(items: list[list[Any]], item: list[Any]) -> None:
+    """Append `[time, …]` to a list of exact starts that keeps those of EXACT_HELD, and EXACT_KEPT at most.
+
+    What is older goes when an hour begins, so that a quiet loop's state does not carry what no window will ask for.
+    """
+    if items and items[-1][0][:13] != item[0][:13]:
+        oldest = to_text(max(0, to_micros(item[0]) - EXACT_HELD))
+        items[:] = [kept for kept in items if kept[0] > oldest]
+    keep_recent(items, item, EXACT_KEPT)
 
 
 def keep_recent(items: list[Any], item: Any, limit: int) -> None:

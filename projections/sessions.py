@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from events.envelope import Event
-from projections.fold import EXACT_KEPT, RECENT, Handlers, Hours, bucket, keep_recent
+from projections.fold import RECENT, Handlers, Hours, bucket, keep_exact, keep_recent
 
 
 class Live(TypedDict):
@@ -54,7 +54,7 @@ class Sessions(TypedDict):
     recent: list[Ended]
     peaks: Hours  # hour -> [most live at once, when]
     requests: Hours  # hour -> how many were requested
-    exact: list[str]  # times of the last requests
+    exact: list[list[Any]]  # [time] of the last requests
     requested: int
     started: int
     ended: int
@@ -102,7 +102,7 @@ def requested(state: Sessions, event: Event) -> None:
     requests = state["requests"]
     bucket(requests, event.at, int)
     requests[event.at[:13]] += 1
-    keep_recent(state["exact"], event.at, EXACT_KEPT)
+    keep_exact(state["exact"], [event.at])
     _note_peak(state, event.at)
 
 

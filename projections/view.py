@@ -336,7 +336,7 @@ def _manual(state: State) -> ManualStart | None:
 def _rates(state: State, config: dict[str, Any], now: int) -> Rates:
     exact = state.sessions["exact"]
     recent = 0
-    for at in reversed(exact):  # in order of position; a clock stepped back leaves times after `now`, not counted
+    for (at,) in reversed(exact):  # in order of position; a clock stepped back leaves times after `now`, not counted
         age = now - to_micros(at)
         if age >= HOUR:
             break
