@@ -10,6 +10,7 @@ from loop.config import BackendSection, CategorySection, Config, Section
 from loop.config_file import SECTIONS
 from loop.duration import format_bytes, format_seconds
 from loop.home import resolved
+from loop.policies import POLICIES
 
 # Keys that are read and checked, and change nothing yet; `*` stands for any name. Empty it as they come to life.
 WITHOUT_EFFECT: Mapping[str, str] = {
@@ -63,6 +64,9 @@ def origins(config: Config) -> list[Origin]:
 
 
 def _without_effect(config: Config) -> Iterator[str]:
+    if config.loop.policy not in POLICIES:
+        known = ", ".join(POLICIES)
+        yield f"loop.policy: {config.loop.policy!r} has no effect yet; it decides like intent (known: {known})"
     for pattern, why in WITHOUT_EFFECT.items():
         wanted = pattern.split(".")
         for key in _given(config):
