@@ -53,6 +53,11 @@ def resolve(log: EventLog, text: str | None, clock: Clock | None = None) -> Mome
     return _position(log, position_of(log, text), present)
 
 
+def word(log: EventLog, moment: Moment) -> str:
+    """What names this moment to `--at` for good: its position where its event's time is now there, else its time."""
+    return str(moment.position) if log.at(moment.position).at == moment.at else moment.at
+
+
 def parse_time(text: str, now: int) -> int | None:
     """`-5m`, `14:03`, or an ISO date or time (local unless it names a zone) as microseconds; None for no time."""
     if match := re.fullmatch(r"-\s*(\d.*)", text):

@@ -93,3 +93,36 @@ def idle(reason: str) -> str:
         "unknown_category": "the selector named a category that is not configured",
         "no_slot": "the safety net's slots are used",
     }.get(reason, reason)
+
+
+RULES: dict[str, str] = {
+    "selected": "the selector selected it",
+    "diversity_alternatives": "the selector named it for diversity",
+    "alternatives": "the selector named it as an alternative",
+    "all_scores": "the selector scored it",
+    "allowlist": "the selector's answer was rejected, and of the allowlist it was owed the most",
+    "respawn": "the session before it earned a respawn",
+    "manual": "it was asked for by hand",
+}
+
+BACKENDS: dict[str | None, str] = {
+    "asked_for": "asked for by hand",
+    "first_named": "the first that the category names",
+    "next_named": "the first of the category's that could take it",
+    "only_one": "the only one that could take it",
+    "unused_longest": "the one unused for longest of those that could take it",
+    None: "by rules that this loop no longer has",
+}
+
+
+def granted_because(session: Detail) -> str:
+    """Why a session was granted, in one sentence; `session` is what `loop.audit.why.session_of` found."""
+    rule = RULES.get(session["rule"], session["rule"])
+    rank = "" if session["rank"] is None or session["rule"] == "manual" else f", rank {session['rank']}"
+    task = f", with task {clean(session['task'], 40)}" if session["task"] else ""
+    backend = f"on {clean(session['backend'], 20)}, {BACKENDS[session['backend_reason']]}"
+    if session["backend_reason"] == "unused_longest":
+        backend += f" ({len(session['backends_able'])})"
+    chain = "" if not session["chain"] else f"; number {session['chain'] + 1} of its chain, after {session['parent']}"
+    how = "started" if session["started"] else "was to start"
+    return f"{clean(session['category'], 24)} {how} because {rule}{rank}{task}; {backend}{chain}"

@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from events.envelope import to_micros
 from events.store import EventLog
-from loop.audit.why import find, rederive, state_before
+from loop.audit.why import find, knew, rederive, session_of, state_before
 from loop.moment import resolve
-from loop.output import as_of, clean, console, local, print_json
+from loop.output import as_of, clean, console, local, print_json, span
 from loop.words import REJECTIONS, idle, verdict
 from projections.state import State
+from projections.view import view
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 
 def run(db: Path, target: str, *, at: str | None, as_json: bool) -> int:
-    """Print one recorded decision, what it knew, and whether today's code decides the same."""
+    """Print one recorded decision, what it knew, and whether today's code decides the same.
+
+    Asked about a session, its own line comes first: the rule, the rank, the backend and why that one.
+    """
     log = EventLog.read(db)
     try:
-        upto = None if at is None else resolve(log, at).position
-        record = find(log, target, upto)
-        decision: dict[str, Any] = json.loads(record.data)
+        found = find(log, target, None if at is None else resolve(log, at).position)
+        record, decision = found.record, found.decision
         state = state_before(log, record)
         again = rederive(state, decision)
+        seen = view(state, to_micros(decision["now"]))
+        session = None if found.session is None else session_of(log, found.session, decision, seen)
     finally:
         log.close()
+    current = state.control["current"]
+    report = {
+        "schema": "loop.why/1",
+        "as_of": as_of(record.position, record.at),
+        "tick": record.tick,
+        "trigger": current["trigger"] if current else None,
+        "missed": current["missed"] if current else 0,
+        "session": session,
+        "decision": decision,
+        "selection": selection_of(state),
+        "knew": knew(seen),
+        "rederived": again,
+        "command": f"loop why {record.position if found.session is None else found.session}",
+    }
     if as_json:
-        current = state.control["current"]
-        report = {
-            "schema": "loop.why/1",
-            "as_of": as_of(record.position, record.at),
-            "tick": record.tick,
-            "trigger": current["trigger"] if current else None,
-            "decision": decision,
-            "selection": selection_of(state),
-            "rederived": again,
-            "command": f"loop why {record.position}",
-        }
         print_json(report)
     else:
-        console().print(_render(record.position, record.tick, record.at, decision, state, again))
+        console().print(_render(report))
     return 0
 
 
@@ -65,26 +73,71 @@ def selection_of(state: State) -> dict[str, Any] | None:
     }
 
 
-def _render(
-    position: int, tick: str | None, at: str, decision: dict[str, Any], state: State, again: Mapping[str, Any]
-) -> Group:
+def _render(report: Mapping[str, Any]) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    current = state.control["current"]
-    trigger = current["trigger"] if current else "manual"
-    what = {"timer": "a timer's fire", "manual": "by hand", "session_end": "after a session's end"}[trigger]
-    head = Text.assemble(("decision ", "bold"), (str(position), "bold"), f" of pass {tick}, {local(at)}, {what}")
-    if current and current["missed"]:
-        head.append(f"; it stands in for {current['missed']} missed fires")
+    position, decision = report["as_of"]["position"], report["decision"]
+    what = {"timer": "a timer's fire", "manual": "by hand", "session_end": "after a session's end"}.get(
+        report["trigger"], "by hand"
+    )
+    head = Text.assemble(
+        ("decision ", "bold"),
+        (str(position), "bold"),
+        f" of pass {report['tick']}, {local(report['as_of']['at'])}, {what}",
+    )
+    if report["missed"]:
+        head.append(f"; it stands in for {report['missed']} missed fires")
+    lines: list[Any] = [] if report["session"] is None else [_session_text(report["session"])]
+    lines += [head, selection_line(report["selection"]), _knew_text(report["knew"])]
+    foot = _foot(report["rederived"], report["command"], position)
+    return Group(*lines, decision_table(decision), slots_text(decision), foot)
+
+
+def _session_text(session: Mapping[str, Any]) -> Any:
+    from rich.text import Text
+
+    text = Text.assemble((f"{session['id']} ", "bold"), clean(session["text"]))
+    if session["outcome"] is not None:
+        text.append(f"; it ended {session['outcome']}")
+    return text
+
+
+def _knew_text(known: Mapping[str, Any]) -> Any:
+    """Age of the answer, restraints, backends, starts, respawns: what the verdicts rest on."""
+    from rich.text import Text
+
+    answer, backends, starts = known["answer"], known["backends"], known["starts"]
+    parts = []
+    if answer is not None and not answer["asked"]:
+        parts.append(f"an answer {span(answer['age'])} old" + ("" if answer["usable"] else ", not usable"))
+    for scope, held in known["restraints"].items():
+        until = "" if held["until"] is None else f" until {local(held['until'])}"
+        parts.append(f"{'the loop' if scope == 'all' else clean(scope.replace(':', ' '))} {held['mode']}{until}")
+    if backends["unavailable"]:
+        names = ", ".join(clean(each["name"], 20) for each in backends["unavailable"][:4])
+        parts.append(f"{len(backends['unavailable'])} of {backends['total']} backends unavailable ({names})")
+    parts.append(f"{starts['hour']} of {starts['hour_limit']} starts in the hour")
+    if starts["day_limit"] is not None:
+        parts.append(f"{starts['day']} of {starts['day_limit']} in the day")
+    if known["due"]:
+        parts.append(f"respawns due: {', '.join(clean(due['category'], 24) for due in known['due'][:6])}")
+    return Text(f"it knew: {' · '.join(parts)}", "dim")
+
+
+def _foot(again: Mapping[str, Any], command: str, position: int) -> Any:
+    from rich.text import Text
+
     if again["same"] is None:
         foot = Text(str(again["reason"]), "yellow")
     elif again["same"]:
         foot = Text("today's code decides the same on what was known then", "dim")
     else:
         foot = Text("today's code decides otherwise on what was known then", "bold red")
-    foot.append(f"   loop why {position} --json   loop status --at {position - 1}", "dim")
-    return Group(head, selection_line(selection_of(state)), decision_table(decision), slots_text(decision), foot)
+        for each in again["differs"][:6]:
+            foot.append(f"; {clean(each['category'], 24)}: {each['then']} → {each['now']}")
+    foot.append(f"   {command} --json   loop status --at {position - 1}", "dim")
+    return foot
 
 
 def selection_line(selection: Mapping[str, Any] | None) -> Any:

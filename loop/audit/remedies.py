@@ -1,0 +1,278 @@
+"""What each verdict suggests: the changes of fact that might have started a category.
+
+They are only suggestions; `loop.audit.flips` keeps those after which the decider really chooses the category.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from loop.audit import alter
+from loop.audit.changes import (
+    Change,
+    Ladder,
+    competitors,
+    more,
+    parallel,
+    ranks,
+    respawn_limit,
+    session_text,
+    sessions_ended,
+    stop_command,
+)
+from loop.decider import Decision
+from loop.output import clean, local
+from projections.view import Backend, Category, View, time_text
+
+Remedy = Callable[[View, Decision, str], Iterator[Ladder]]
+
+
+def suggested(view: View, decision: Decision, name: str) -> list[Ladder]:
+    """Ladders for the category `name`, which `decision` on `view` did not choose; those for its verdict first."""
+    candidate = next((each for each in decision.candidates if each.category == name), None)
+    verdicts = ("unknown_category", "not_ranked") if candidate is None else (candidate.verdict, *candidate.also)
+    found: dict[str, Ladder] = {}
+    for verdict in verdicts:
+        if verdict == "unknown_category" and name in view.categories:
+            continue
+        for ladder in REMEDIES[verdict](view, decision, name) if verdict in REMEDIES else ():
+            if ladder:
+                found.setdefault(ladder[0].fact, ladder)
+    return list(found.values())
+
+
+# ── what each verdict suggests ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _unknown_category(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    shown = clean(name, 64)
+    yield [
+        Change(
+            fact=f'category["{shown}"]',
+            old=None,
+            new="configured",
+            text=f"{shown} had been a category of the config",
+            apply=alter.new_category(name),
+            setting=f"[categories.{shown}]",
+        )
+    ]
+
+
+def _not_allowed(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    yield [parallel(view.categories[name], "it had been in the parallel allowlist", f"loop start {name}")]
+
+
+def _not_ranked(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    answer = view.answer
+    command = f"loop start {name}" if name in view.categories else None
+    if answer is not None and answer.rejected:
+        text = "the selector's answer had been readable and had named it"
+        yield [Change("selection.rejected", True, False, text, alter.answered(name), command)]
+        if view.on_reject != "fallback" and answer.asked_now:
+            text, setting = "a rejected answer had been replaced by the allowlist", '[selector] on_reject = "fallback"'
+            apply = alter.loop(on_reject="fallback")
+            yield [Change("selector.on_reject", view.on_reject, "fallback", text, apply, None, setting)]
+    elif answer is not None and view.manual is None:
+        if not (answer.fresh or answer.asked_now):
+            text = "the last answer had not been too old"
+            setting = f"[selector] max_age = longer than {answer.age // 1_000_000}s"
+            yield [Change("selection.fresh", False, True, text, alter.answer(fresh=True), command, setting)]
+        if name in answer.used:
+            text = "it had not had its session on this answer already"
+            yield [Change(f'selection.used["{name}"]', True, False, text, alter.unused(name), command)]
+        yield ranks(view, name, command)
+    for due in view.due:
+        if due.category == name and due.chain >= view.respawn_limit:
+            yield [respawn_limit(view, due.chain + 1)]
+
+
+def _restrained(mode: str) -> Remedy:
+    def remedy(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+        for scope, command in (("all", "loop resume"), (f"category:{name}", f"loop resume --category {name}")):
+            restraint = view.restraints.get(scope)
+            if restraint is not None and restraint.mode == mode:
+                text = f"{'the loop' if scope == 'all' else 'it'} had not been {mode}"
+                yield [Change(f'restraint["{scope}"].mode', mode, None, text, alter.unrestrained(scope), command)]
+
+    return remedy
+
+
+def _lock_held(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    category = view.categories[name]
+    keys = (*category.lane_keys(), *category.locks)
+    for key in keys:
+        if (session := view.held.get(key)) is not None:
+            text = f"{session_text(view, session)} had ended and freed {key}"
+            fact = f'locks["{key}"].session'
+            yield [Change(fact, session, None, text, alter.ended(session), stop_command(view, session))]
+    yield from competitors(view, decision, keys=keys)
+    if all(key in view.held for key in category.lane_keys()):
+        count = category.lanes + 1
+        yield [
+            Change(
+                fact=f'category["{name}"].lanes',
+                old=category.lanes,
+                new=count,
+                text=f"{count} of its sessions might run at once",
+                apply=alter.category(name, lanes=count),
+                setting=f"[categories.{name}] lanes = {count}",
+            )
+        ]
+
+
+def _task_taken(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    answer = view.answer
+    entries = () if answer is None else answer.ranking
+    task = next((entry.task for entry in entries if entry.category == name), "")
+    if view.manual is not None:
+        task = view.manual.task
+    text = f"it had been asked for with another task than {clean(task, 40)}"
+    yield [Change(f'ranking["{name}"].task', task, None, text, alter.without_task(name))]
+    yield from sessions_ended(view, (id for id, live in view.live.items() if live["task"] == task))
+    yield from competitors(view, decision)
+
+
+def _not_alone(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    category = view.categories[name]
+    if category.parallel == "alone":
+        yield [parallel(category, "it might run beside others")]
+        yield from sessions_ended(view, view.live)
+    present = [live["category"] for live in view.live.values()] + [choice.category for choice in decision.chosen]
+    for other in dict.fromkeys(present):
+        if other != name and other in view.categories and view.categories[other].parallel == "alone":
+            yield from sessions_ended(view, (id for id, live in view.live.items() if live["category"] == other))
+            yield [parallel(view.categories[other], f"{other} might run beside others")]
+    yield from competitors(view, decision)
+
+
+def _cooling_down(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    until = view.categories[name].cooldown_until
+    when = None if until is None else time_text(until)
+    yield [
+        Change(
+            fact=f'category["{name}"].cooldown_until',
+            old=when,
+            new=None,
+            text=f"its cool-down had been over, as it is at {local(when)}",
+            apply=alter.category(name, cooldown_until=None),
+            command=f"loop start {name}",
+            setting=f'[categories.{name}] cooldown = "0s"',
+        )
+    ]
+
+
+def _respawn_spent(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    for due in view.due:
+        if due.category == name and due.chain >= view.respawn_limit:
+            yield [respawn_limit(view, due.chain + 1)]
+
+
+def _no_backend(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    category, manual = view.categories[name], view.manual
+    wanted = None if manual is None else manual.backend
+    named = (wanted,) if wanted is not None else category.backends
+    backends = [view.backends[each] for each in (view.backends if named is None else named) if each in view.backends]
+    for pool in dict.fromkeys(each.pool for each in backends if each.state != "available"):
+        known = next(each for each in backends if each.pool == pool)
+        until = "" if known.until is None else f", as it is expected to at {local(time_text(known.until))}"
+        text = f"pool {pool} had taken sessions again{until}"
+        yield [Change(f'pool["{pool}"].state', known.state, "available", text, alter.pool_available(pool))]
+    for backend in backends:
+        yield from _able(backend, category)
+    names = {backend.name for backend in backends}
+    yield from sessions_ended(view, (id for id, live in view.live.items() if live["backend"] in names))
+    if wanted is not None:
+        text = f"backend {clean(wanted, 64)} had not been asked for"
+        yield [Change("request.backend", wanted, None, text, alter.any_backend_by_hand, f"loop start {name}")]
+    elif category.backends is not None:
+        text = "it might have run on any backend"
+        fact, setting = f'category["{name}"].backends', f"[categories.{name}] without backends"
+        apply = alter.category(name, backends=None)
+        yield [Change(fact, list(category.backends), None, text, apply, None, setting)]
+    yield from competitors(view, decision)
+
+
+def _able(backend: Backend, category: Category) -> Iterator[Ladder]:
+    """What one backend would need to take a session of the category."""
+    name = backend.name
+    if backend.paused:
+        text, command = f"backend {name} had not been paused", f"loop resume --backend {name}"
+        yield [Change(f'backend["{name}"].paused', True, False, text, alter.backend(name, paused=False), command)]
+    if not (backend.command or category.own_command):
+        text, setting = f"backend {name} had a command", f"[backends.{name}] command = […]"
+        apply = alter.backend(name, command=True)
+        yield [Change(f'backend["{name}"].command', False, True, text, apply, None, setting)]
+    if backend.concurrency is not None:
+        yield more(
+            f'backend["{name}"].concurrency',
+            backend.concurrency,
+            backend.live,
+            lambda count: f"backend {name} might run {count} sessions at once",
+            lambda count: alter.backend(name, concurrency=count),
+            f"[backends.{name}] concurrency",
+        )
+
+
+def _rate_limited(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    rates = view.rates
+    for window, count, limit in (("hour", rates.hour, rates.hour_limit), ("day", rates.day, rates.day_limit)):
+        if limit is not None:
+            key = f"max_starts_per_{window}"
+            yield more(f"loop.{key}", limit, count, _starts_text(window), _rates_limit(window), f"[loop] {key}")
+    yield from competitors(view, decision)
+
+
+def _starts_text(window: str) -> Callable[[int], str]:
+    return lambda count: f"{count} starts in the {window} were allowed"
+
+
+def _rates_limit(window: str) -> Callable[[int], Callable[[View], View]]:
+    return lambda count: alter.rates(**{f"{window}_limit": count})
+
+
+def _no_slot(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    candidate = next((each for each in decision.candidates if each.category == name), None)
+    rule = None if candidate is None else candidate.rule
+    yield more(
+        "capacity",
+        view.slots,
+        len(view.live),
+        lambda count: f"there had been {count} slots instead of {view.slots}",
+        lambda count: alter.loop(slots=count),
+        "[loop] slots",
+    )
+    if rule == "allowlist":
+        kept = sum(live["rule"] == "allowlist" for live in view.live.values())
+        yield more(
+            "selector.fallback_slots",
+            view.fallback_slots,
+            kept,
+            lambda count: f"the safety net had {count} slots instead of {view.fallback_slots}",
+            lambda count: alter.loop(fallback_slots=count),
+            "[selector] fallback_slots",
+        )
+        text = "the selector's answer had been readable and had named it"
+        yield [Change("selection.rejected", True, False, text, alter.answered(name))]
+    elif view.answer is not None and not view.answer.rejected and rule not in ("manual", "respawn"):
+        yield ranks(view, name, None)
+    yield from sessions_ended(view, view.live)
+    yield from competitors(view, decision)
+
+
+REMEDIES: Mapping[str, Remedy] = {
+    "unknown_category": _unknown_category,
+    "not_allowed": _not_allowed,
+    "not_ranked": _not_ranked,
+    "frozen": _restrained("frozen"),
+    "draining": _restrained("draining"),
+    "paused": _restrained("paused"),
+    "lock_held": _lock_held,
+    "task_taken": _task_taken,
+    "not_alone": _not_alone,
+    "cooling_down": _cooling_down,
+    "respawn_spent": _respawn_spent,
+    "no_backend": _no_backend,
+    "rate_limited": _rate_limited,
+    "no_slot": _no_slot,
+}
+"""For every verdict that the decider gives; a test compares."""

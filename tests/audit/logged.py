@@ -1,0 +1,96 @@
+"""Stories and histories that also lie in a log, for what reads one; their passes decide with the real decider."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from given import START, Happening, Story, acquired, requested, started
+from histories import World
+
+from events import catalog
+from events.catalog import Payload
+from events.clock import SystemClock
+from events.envelope import Event, to_json, to_micros
+from events.store import EventLog
+from loop.decider import decide
+from projections.state import State
+from projections.view import View, view
+
+
+class StoryClock(SystemClock):
+    """The time that a story tells."""
+
+    def __init__(self, story: Story) -> None:
+        self.story = story
+
+    def now(self) -> int:
+        return self.story.now
+
+
+class Logged(Story):
+    """A story whose events are appended to a log: in memory, or in the file that `path` names."""
+
+    def __init__(self, now: int = START, path: Path | None = None) -> None:
+        super().__init__(now)
+        clock = StoryClock(self)
+        self.log = EventLog.in_memory(clock=clock) if path is None else EventLog.open(path, clock=clock)
+        for event in self.log.events():
+            self.state.apply(event)
+            self.events.append(event)
+
+    def append(self, payload: Payload, **envelope: Any) -> Event:
+        with self.log.transaction() as transaction:
+            event = transaction.append(payload, actor="test", **envelope)
+        event = event._replace(data=json.loads(to_json(event.data)))
+        self.state.apply(event)
+        self.events.append(event)
+        return event
+
+    @property
+    def decisions(self) -> list[Event]:
+        return [event for event in self.events if event.type == "fanout.decided"]
+
+
+class LoggedWorld(World, Logged):
+    """A random history in a log."""
+
+
+def told(*happenings: Happening, path: Path | None = None) -> Logged:
+    story = Logged(path=path)
+    story.happens(*happenings)
+    return story
+
+
+def decides(*, start: bool = True) -> Happening:
+    """The pass decides, and what it chooses is granted and started as s1, s2, …"""
+
+    def happen(story: Story) -> None:
+        decision = decide(story.view())
+        event = story.append(catalog.FanoutDecided.model_validate(decision.as_dict()), tick=story.tick)
+        for choice in decision.chosen if start else ():
+            session = f"s{len(story.category) + 1}"
+            fields = {
+                "task": choice.task,
+                "backend": choice.backend,
+                "keys": list(choice.keys),
+                "chain": choice.chain,
+                "parent": choice.parent,
+                "rule": choice.rule,
+            }
+            story.happens(requested(session, choice.category, **fields))
+            story.happens(*(acquired(key, session) for key in choice.keys), started(session))
+        assert event.data["chosen"] == decision.as_dict()["chosen"]
+
+    return happen
+
+
+def views(story: Story) -> list[View]:
+    """What each decision of a story saw."""
+    found, state = [], State()
+    for event in story.events:
+        if event.type == "fanout.decided":
+            found.append(view(state, to_micros(event.data["now"])))
+        state.apply(event)
+    return found
