@@ -33,7 +33,8 @@ class LoopGroup(TyperGroup):
     """Takes -C and --config before or after the command, and turns our errors into messages and exit codes."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _places_first(args))
+        places, others = _places_apart(args)
+        return super().parse_args(ctx, places + others)
 
     def main(self, args: Any = None, *rest: Any, **extra: Any) -> Any:
         arguments = list(sys.argv[1:] if args is None else args)
@@ -65,8 +66,24 @@ class LoopGroup(TyperGroup):
         return code if isinstance(code, int) else 0
 
 
-def _places_first(args: list[str]) -> list[str]:
-    """`-C DIR` and `--config FILE` to the front, wherever they stand before a `--`; `replay` has its own."""
+class LoopApp(typer.Typer):
+    """Builds only the command that is called: Typer inspects every parameter of every command, which costs more than
+    the fold of a long log. Help, completion and unknown commands build them all."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        _, words = _places_apart(sys.argv[1:])
+        called = [info for info in self.registered_commands if words[:1] == [_name_of(info)]]
+        if called and not args and not kwargs:
+            self.registered_commands, self.registered_groups = called, []
+        return super().__call__(*args, **kwargs)
+
+
+def _name_of(info: Any) -> str:
+    return str(info.name or info.callback.__name__)
+
+
+def _places_apart(args: list[str]) -> tuple[list[str], list[str]]:
+    """(`-C DIR` and `--config FILE`, the rest), wherever they stand before a `--`; `replay` has its own --config."""
     end = args.index("--") if "--" in args else len(args)
     places: list[str] = []
     others: list[str] = []
@@ -79,7 +96,7 @@ def _places_first(args: list[str]) -> list[str]:
             continue
         (places if args[index].startswith("--config=") and not own else others).append(args[index])
         index += 1
-    return places + others + args[end:]
+    return places, others + args[end:]
 
 
 def _fail(code: str, text: str, hint: str, exit_code: int, as_json: bool) -> int:
@@ -111,7 +128,7 @@ def _debug() -> None:
         traceback.print_exc()
 
 
-app = typer.Typer(
+app = LoopApp(
     cls=LoopGroup,
     name="loop",
     no_args_is_help=True,
