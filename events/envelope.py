@@ -6,6 +6,7 @@ import hashlib
 import json
 from base64 import b32encode
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 Json = dict[str, Any]
@@ -55,6 +56,7 @@ def to_text(microseconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{fraction:06d}Z"
 
 
+@lru_cache(1_024)  # a view asks for the same instants again and again
 def to_micros(text: str) -> int:
     """The stored text (or any ISO-8601 time with a zone) as microseconds since the epoch.
 

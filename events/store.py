@@ -208,7 +208,7 @@ class EventLog:
 
     @classmethod
     def empty(cls, schema: int = SCHEMA) -> EventLog:
-        """A log in memory with no events: what a store that does not exist yet reads as, in today's or an older schema."""
+        """A log in memory with no events, in this schema: what a store that does not exist yet reads as."""
         connection = sqlite3.connect(":memory:", isolation_level=None)
         log = cls(connection, None, SystemClock(), secrets.token_bytes)
         _migrate(connection, schema)

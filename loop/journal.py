@@ -131,7 +131,14 @@ class Journal:
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
-        self.state = snapshots.load(log)
+        self._state: State | None = None
+
+    @property
+    def state(self) -> State:
+        """The state as far as this process has folded it."""
+        if self._state is None:
+            self._state = snapshots.load(self.log)
+        return self._state
 
     def refresh(self) -> State:
         """Fold what was appended since; returns the state."""
@@ -146,7 +153,7 @@ class Journal:
                 self.state.fold(transaction.events(self.state.position))
                 yield Entry(transaction, self.state)
         except BaseException:
-            self.state = snapshots.load(self.log)  # it may hold events that were rolled back
+            self._state = None  # it may hold events that were rolled back
             raise
 
     def save_snapshot(self) -> None:

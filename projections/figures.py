@@ -64,10 +64,10 @@ def noop(state: State) -> dict[str, Any]:
 
 def peak(state: State, now: int, window: int) -> tuple[int | None, str | None]:
     """The most sessions alive at once in the window, and when; (None, None) before the first."""
-    first = first_hour(now, window)
+    first, last = first_hour(now, window), first_hour(now, 0)
     most, when = 0, None
     for hour, (count, at) in sorted(state.sessions["peaks"].items()):
-        if hour >= first and count > most:
+        if first <= hour <= last and count > most:
             most, when = count, at
     live = len(state.sessions["live"])
     if live > most:
@@ -127,11 +127,11 @@ def window_truncated(state: State, now: int, window: int) -> bool:
 
 def selection(state: State, now: int, window: int) -> dict[str, Any]:
     """The last answer, and in the window: starts by rule, granted, followed, starts that no ranking asked for."""
-    first = first_hour(now, window)
+    first, last_hour = first_hour(now, window), first_hour(now, 0)
     sums = {"granted": 0, "granted_of": 0, "followed": 0, "followed_of": 0}
     rules: dict[str, int] = {}
     for hour, cell in state.selection["hours"].items():
-        if hour >= first:
+        if first <= hour <= last_hour:
             for name in sums:
                 sums[name] += cell[name]
             for rule, count in cell["rules"].items():

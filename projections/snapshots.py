@@ -35,7 +35,10 @@ def load(log: EventLog, upto: int | None = None, progress: Callable[[int], None]
     end = log.head().position if upto is None else upto
     state = State()
     if end > EVERY and (found := log.load_snapshot(version(), end)) is not None:
-        state = State.load(zlib.decompress(found[1]))
+        try:
+            state = State.load(zlib.decompress(found[1]))
+        except (zlib.error, ValueError, KeyError):  # damaged: `loop verify` says so, the log itself is whole
+            state = State()
     return state.fold(log.events(state.position, end), progress)
 
 

@@ -19,6 +19,8 @@ from projections.state import State
 PPM = 1_000_000  # targets and scores are kept in millionths
 UNKNOWN_LIMIT = HOUR  # how long a pool without a known reset stays closed before one session may try it
 
+BACKEND_FAILURES = frozenset({"command_not_found", "not_executable", "argv_too_long"})  # of a backend's own command
+
 Parallel = bool | Literal["alone"]
 
 
@@ -220,7 +222,7 @@ def cooldown_until(state: State, category: str, now: int) -> int | None:
     if settings["cooldown"] is not None:
         length = round(settings["cooldown"] * 1_000_000)
     elif last["outcome"] in ("productive", "limited") or (
-        last["code"] == "command_not_found" and not settings["own_command"]
+        last["code"] in BACKEND_FAILURES and not settings["own_command"]
     ):
         return None
     else:

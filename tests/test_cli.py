@@ -19,7 +19,8 @@ from loop.moment import ahead, past, resolve
 ROOT = Path(__file__).resolve().parents[1]
 LOOP = [sys.executable, str(ROOT / "cli.py")]
 COMMANDS = [
-    *("status", "plan", "why", "sessions", "tail", "log", "show", "backends"),
+    *("status", "plan", "why", "why-not", "sessions", "tail", "log", "show", "backends"),
+    *("verify", "replay", "diff", "when", "step"),
     *("run", "tick", "start", "pause", "resume", "drain", "stop"),
     *("init", "doctor", "demo", "config check", "config show"),
 ]
@@ -54,7 +55,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 
 def test_the_shell_completes_commands() -> None:
     done = loop(_LOOP_COMPLETE="complete_bash", COMP_WORDS="loop st", COMP_CWORD="1")
-    assert done.stdout.split() == ["status", "start", "stop"]
+    assert done.stdout.split() == ["status", "start", "stop", "step"]
 
 
 def test_places_may_stand_before_or_after_the_command(tmp_path: Path) -> None:

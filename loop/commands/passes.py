@@ -150,6 +150,9 @@ def start(
     for what, name, known in (("category", category, config.categories), ("backend", backend, config.backends)):
         if name is not None and name not in known:
             raise UsageError(f"no {what} is named {clean(name, 64)!r}", f"there are: {', '.join(known)}")
+    if backend is not None and backend not in config.backends_of(category):
+        allowed = ", ".join(config.backends_of(category))
+        raise UsageError(f"{category} may not run on {backend}", f"its backends are: {allowed}")
     asked = OperatorRequested(action="start", task=task, backend=backend, reason=reason)
     with Loop(home, environ) as loop:
         result = loop.fire(Fire("manual", start=asked, category=category))

@@ -22,7 +22,7 @@ from given import (
     tick,
 )
 
-from loop.decider import GATES, VERDICTS, Candidate, Decision, decide
+from loop.decider import DECIDER, GATES, VERDICTS, Candidate, Decision, decide
 
 FIRE = tick()
 
@@ -489,7 +489,7 @@ def test_the_log_gets_what_was_decided() -> None:
     rest = {"rank": None, "rule": None, "score": None, "verdict": "not_ranked", "also": [], "detail": {}}
     first = {"rank": 1, "rule": "selected", "score": None, "verdict": "chosen", "also": [], "detail": {}}
     assert decide(story.view()).as_dict() == {
-        "decider": 1,
+        "decider": DECIDER,
         "basis": 3,
         "now": "2026-11-23T14:00:00.000000Z",
         "policy": "intent",

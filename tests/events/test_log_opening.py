@@ -90,6 +90,9 @@ def test_a_reader_cannot_write(made: Path) -> None:
         append(reader)
     with pytest.raises(StoreError):
         reader.save_snapshot("v", 1, b"x")
+    reader._connection.execute("PRAGMA query_only = OFF")
+    with pytest.raises(StoreError, match="readonly"):  # by the way it was opened too
+        append(reader)
     assert reader.head().position == 3
     assert EventLog.read(made).head().position == 3
 

@@ -44,7 +44,7 @@ def test_there_is_no_view_before_the_first_config() -> None:
 
 
 @for_all(st.integers(0, 10_000), st.integers(-3 * HOUR, 100 * HOUR))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_a_view_changes_no_state_and_two_are_alike(seed: int, later: int) -> None:
     story = history(seed, 120)
     before = story.state.dump()
