@@ -526,7 +526,7 @@ def replay(
     )
 
 
-@app.command(rich_help_panel=AUDIT)
+@app.command(rich_help_panel=AUDIT, context_settings={"ignore_unknown_options": True})  # -1h is a moment
 def diff(
     first: Annotated[str, typer.Argument(metavar="A", help="A position, time, -5m, session or pass.")],
     second: Annotated[str | None, typer.Argument(metavar="[B]", help="Another; without it, now.")] = None,

@@ -151,8 +151,8 @@ def selection(state: State, now: int, window: int) -> dict[str, Any]:
 
 def intent_lost(state: State, now: int, window: int) -> int:
     """Starts in the window that no ranking asked for."""
-    first = first_hour(now, window)
-    return sum(cell["lost"] for hour, cell in state.selection["hours"].items() if hour >= first)
+    first, last = first_hour(now, window), first_hour(now, 0)
+    return sum(cell["lost"] for hour, cell in state.selection["hours"].items() if first <= hour <= last)
 
 
 def next_fire(state: State, now: int) -> int | None:

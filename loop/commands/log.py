@@ -1,4 +1,4 @@
-"""`loop log` and `loop show`: the events themselves."""
+"""`loop log`: the events, one a line."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 
 from events.clock import SystemClock
 from events.envelope import Record, to_text
-from events.errors import UsageError
 from events.store import EventLog, Filter
-from loop.moment import past, position_of, resolve, unique
-from loop.output import as_of, clean, console, local, print_json, print_line
+from loop.moment import past, resolve, unique
+from loop.output import clean, console, local, print_line
 
 FOLLOW_SECONDS = 0.5
 TEXT = 46  # columns that a line's facts may take
@@ -141,40 +140,3 @@ def _facts(record: Record) -> str:
     if record.type == "selection.made":
         return " ".join(entry["category"] for entry in data["ranking"]) or "nothing worth starting"
     return " ".join(f"{name}={data[name]}" for name in _SAID if data.get(name) not in (None, "", []))
-
-
-def show(db: Path, target: str, *, as_json_object: bool) -> int:
-    """Print one event whole: by position, or by the id of an event, session (its start) or pass (its decision)."""
-    log = EventLog.read(db)
-    try:
-        position = int(target) if target.isascii() and target.isdigit() else position_of(log, target)
-        rows = log.select(Filter(after=position - 1, upto=position))
-        if not rows:
-            raise UsageError(f"the log has no position {position}", f"it ends at {log.head().position}")
-        record = rows[0]
-    finally:
-        log.close()
-    event = as_json(record)
-    if as_json_object:
-        print_json({"schema": "loop.event/1", "as_of": as_of(record.position, record.at), "event": event})
-        return 0
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
-    for name, value in event.items():
-        if value is None or name in ("data", "private"):
-            continue
-        table.add_row(name, Text(clean(value)))
-    out = console()
-    out.print(table)
-    for part in ("data", "private"):
-        if event[part] is not None:
-            out.print(Text(part, "bold"))
-            for line in json.dumps(event[part], indent=2, ensure_ascii=False).splitlines():
-                out.print(Text(clean(line)))
-    if record.cause is not None:
-        out.print(Text(f"caused by {record.cause}  → loop show {record.cause}", "dim"))
-    return 0
