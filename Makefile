@@ -11,7 +11,7 @@ demo: $(INSTALLED)  ## The whole loop at work, in half a minute
 	$(BIN)/loop demo
 
 test: $(INSTALLED)  ## All tests that are quick
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 4
 
 slow: $(INSTALLED)  ## The tests that take more than 20 seconds each
 	$(BIN)/python -m pytest -m slow

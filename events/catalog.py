@@ -7,6 +7,7 @@ validate what is written. Reading never needs them: folds work on the decoded di
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,6 +61,7 @@ class Payload(_Part):
         return values, private or None
 
 
+@cache
 def _private_fields(model: type[Payload]) -> tuple[str, ...]:
     return tuple(name for name, field in model.model_fields.items() if field.json_schema_extra == _PRIVATE)
 

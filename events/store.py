@@ -233,6 +233,7 @@ class EventLog:
         for pragma in ("synchronous = FULL", "foreign_keys = ON", "recursive_triggers = ON"):
             connection.execute(f"PRAGMA {pragma}")
         connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute("PRAGMA busy_timeout = 0")  # from here on the patience is ours: SQLite's starves old waiters
         if before == SCHEMA:
             return
         with self.transaction() as transaction:
@@ -290,7 +291,7 @@ class EventLog:
     def _begin(self) -> Transaction:
         """The transaction just begun, with its clock reading."""
         reading = self._clock.now()
-        head = self.head() if _schema(self._connection, self._path) else Head(0, None, GENESIS)
+        head = self.head() if self._is_migrated() else Head(0, None, GENESIS)
         last = to_micros(head.at) if head.at is not None else reading
         if last - reading <= CLOCK_TOLERANCE:
             return Transaction(self, head, max(reading, last))
@@ -301,27 +302,27 @@ class EventLog:
         transaction.append(stepped, actor="store")
         return transaction
 
-    def _patiently(self, statement: str) -> None:
-        """Run a statement that may find the store busy, again each millisecond for BUSY_SECONDS."""
-        execute = self._connection.execute
-        execute("PRAGMA busy_timeout = 0")  # plain reads keep SQLite's own patience, which starves old waiters
-        deadline = self._clock.monotonic() + BUSY_SECONDS
-        try:
-            while True:
-                try:
-                    execute(statement)
-                    return
-                except sqlite3.OperationalError as error:
-                    if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                        raise
-                    if self._clock.monotonic() >= deadline:
-                        raise StoreBusy(
-                            f"{self._path}: another process held the write lock for {BUSY_SECONDS:.0f} s",
-                            "nothing was written; run the command again, or see who holds it with `fuser`",
-                        ) from None
-                    self._clock.sleep(RETRY_SECONDS)
-        finally:
-            execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+    def _is_migrated(self) -> bool:
+        """Whether there is a table to append to; raises where somebody has migrated it beyond us meanwhile."""
+        return self.schema() == SCHEMA or _schema(self._connection, self._path) > 0
+
+    def _patiently(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """The rows of a statement that may find the store busy; tried again each millisecond for BUSY_SECONDS."""
+        deadline = None
+        while True:
+            try:
+                return list(self._connection.execute(statement, values).fetchall())
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise
+                now = self._clock.monotonic()
+                deadline = now + BUSY_SECONDS if deadline is None else deadline
+                if now >= deadline:
+                    raise StoreBusy(
+                        f"{self._path}: another process held the lock for {BUSY_SECONDS:.0f} s",
+                        "nothing was written; run the command again, or see who holds it with `fuser`",
+                    ) from None
+                self._clock.sleep(RETRY_SECONDS)
 
     def insert(self, record: Record) -> None:
         """Write one complete row; for `Transaction.append` and imports only, inside a transaction."""
@@ -344,13 +345,13 @@ class EventLog:
 
     def _pragma(self, name: str) -> list[str]:
         with _translated(self._path):
-            return [str(row[0]) for row in self._connection.execute(f"PRAGMA {name}").fetchall()]
+            return [str(row[0]) for row in self._patiently(f"PRAGMA {name}")]
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with _translated(self._path):
-            return list(self._connection.execute(query, values).fetchall())
+            return self._patiently(query, values)
 
     def _row(self, query: str, values: Sequence[Any] = ()) -> Any:
         return next(iter(self._rows(query, values)), None)
@@ -557,24 +558,36 @@ def _create_file(path: Path) -> None:
         pass
 
 
-@contextmanager
-def _translated(path: Path | None) -> Iterator[None]:
+class _translated:
     """SQLite's and the file system's errors as ours: the file named, the mend said."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise StoreBusy(f"{path}: {error}", "nothing was written; run the command again") from error
-        hint = {
-            sqlite3.SQLITE_NOTADB: "the file is no loop store; restore it from a backup or name another loop.state",
-            sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a backup",
-            sqlite3.SQLITE_FULL: "free some space; nothing of this step was written",
-            sqlite3.SQLITE_READONLY: "make the directory and the file writable, or name another loop.state",
-            sqlite3.SQLITE_CANTOPEN: "check that the directory exists and can be written",
-            sqlite3.SQLITE_IOERR: "look at the disk and its free space; nothing of this step was written",
-            sqlite3.SQLITE_PERM: "check the permissions of the file and its directory",
-        }.get(code, "run `loop doctor`")
-        raise StoreError(f"{path}: {error}", hint) from error
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}", "check the directory, its space and rights") from error
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise _as_ours(self.path, error) from error
+        if isinstance(error, OSError):
+            hint = "check the directory, its space and rights"
+            raise StoreError(f"{self.path}: {error.strerror or error}", hint) from error
+
+
+def _as_ours(path: Path | None, error: sqlite3.Error) -> StoreError | StoreBusy:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy(f"{path}: {error}", "nothing was written; run the command again")
+    hint = {
+        sqlite3.SQLITE_NOTADB: "the file is no loop store; restore it from a backup or name another loop.state",
+        sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a backup",
+        sqlite3.SQLITE_FULL: "free some space; nothing of this step was written",
+        sqlite3.SQLITE_READONLY: "make the directory and the file writable, or name another loop.state",
+        sqlite3.SQLITE_CANTOPEN: "check that the directory exists and can be written",
+        sqlite3.SQLITE_IOERR: "look at the disk and its free space; nothing of this step was written",
+        sqlite3.SQLITE_PERM: "check the permissions of the file and its directory",
+    }.get(code, "run `loop doctor`")
+    return StoreError(f"{path}: {error}", hint)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from sqlite_utils import Migrations
 from sqlite_utils.db import Database
 
+from migrations.views import VIEWS
+
 migrations = Migrations("loop")
 
 # One end per session; the same list stands in events.lifecycle.SESSION_ENDS, a test compares them. A migration may not
@@ -73,3 +75,10 @@ def m0001_events(db: Database) -> None:
         """,
     ):
         db.execute(statement)
+
+
+@migrations()
+def m0002_views(db: Database) -> None:
+    """The log as rows, for people: sessions, lock_intervals, decisions, spawns_by_category."""
+    for name, text in VIEWS.items():
+        db.execute(f"CREATE VIEW {name} AS {text.strip()}")

@@ -1,0 +1,236 @@
+"""`loop verify`: whether the log is whole, and whether the loop did what it promises.
+
+One pass over the rows checks positions, chain and time, folds the State and watches the loop's conduct; decisions and
+snapshots are made again beside it, segment by segment; SQL then computes the head's figures a second time. Memory does
+not grow with the log. Nothing that a row may hold raises: it is a failed check.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+from events import audit
+from events.chain import GENESIS, link
+from events.envelope import Record
+from events.errors import StoreError, StoreTooNew
+from events.store import EventLog
+from loop.audit import projected
+from loop.audit.again import SEGMENT, Again, Segment, workers_for
+from loop.audit.checks import Check, Report, Tally
+from loop.audit.conduct import Conduct
+from projections.state import State
+
+Progress = Callable[[int, int], None]
+
+PROGRESS = 10_000  # events between two reports of progress
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+
+
+def verify(
+    log: EventLog,
+    *,
+    anchor: tuple[int, str] | None = None,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Report:
+    """Check everything that the log can show about itself, up to its head.
+
+    `anchor` is a position and the hash (hex) it had once; `progress` hears (events done, events in all) every 10,000.
+    `workers` processes make the decisions again: by default as many as there are cores, and none for a short log.
+    Raises StoreError where the file cannot be read at all.
+    """
+    total = log.head().position
+    rows = Rows()
+    walk = _Walk(log, workers_for(total) if workers is None else workers)
+    intervals, projections = Tally("lock_intervals"), Tally("projections")
+    try:
+        for page in audit.pages(log, 0, total):
+            for record in page:
+                rows.see(record)
+                walk.see(record)
+                if progress is not None and rows.count % PROGRESS == 0:
+                    progress(rows.count, total)
+        with audit.still(log) as head:  # what others appended meanwhile is a handful, so this is short
+            for page in audit.pages(log, rows.position, head):
+                for record in page:
+                    rows.see(record)
+                    walk.see(record)
+            walk.flush()
+            _by_sql(log, walk, rows.stepped_back, intervals, projections)
+            newest = log.head()
+            schema, anchored = _schema(log), [] if anchor is None else [_anchored(log, *anchor)]
+        walk.again.finish()
+    finally:
+        walk.again.close()
+    rows.finish()
+    walk.mark_unread(projections)
+    tallies = (
+        rows.positions, rows.chain, walk.readable, rows.time, schema, intervals, *walk.conduct.tallies(),
+        walk.again.decisions, walk.again.snapshots, projections, *anchored,
+    )  # fmt: skip
+    checks = tuple(tally.check() for tally in tallies)
+    return Report(rows.count, newest.position, newest.at, newest.hash.hex(), checks)
+
+
+class Rows:
+    """Positions, chain and time: what rows must be whatever they say."""
+
+    def __init__(self) -> None:
+        self.positions, self.chain, self.time = Tally("positions"), Tally("chain"), Tally("time")
+        self.count = 0
+        self.position = 0
+        self.stepped_back = False
+        self._hash = GENESIS
+        self._at = ""
+        self._suspect: tuple[int, bytes | None] | None = None  # the first bad link, and the hash its content has
+
+    def see(self, record: Record) -> None:
+        """Judge the next row in order of position."""
+        position, at = record.position, record.at
+        self.count += 1
+        gap = position != self.position + 1
+        if gap:
+            self.positions.fail(self.position + 1, f"{self.position + 1} is missing: {position} comes next")
+        try:
+            expected = link(self._hash, record)
+        except ValueError:  # a private part without its salt, text that is not UTF-8
+            expected = None
+        if self._suspect is not None:
+            self._explain(record, follows=expected == record.hash)
+        if expected != record.hash:
+            self._broken(position, expected, gap)
+        if at < self._at:
+            self.stepped_back = True
+            if record.type != "clock.stepped":
+                self.time.fail(position, f"{at} comes after {self._at}, and no clock was stepped")
+        if _TIME.fullmatch(at) is None:
+            self.time.fail(position, f"{at[:40]!r} is no time")
+        self.position, self._hash, self._at = position, record.hash, at
+
+    def finish(self) -> None:
+        """After the last row."""
+        self.positions.checked = self.chain.checked = self.time.checked = self.count
+        if self._suspect is not None:
+            self._explain(None, follows=False)
+
+    def _broken(self, position: int, expected: bytes | None, gap: bool) -> None:
+        if gap:
+            self.chain.fail(position, f"gap: {position} does not follow from the event before it, others are missing")
+        else:
+            self.chain.fail(position, f"link: {position} does not follow from the event before it")
+            if self.chain.faults == 1:
+                self._suspect = (position, expected)
+
+    def _explain(self, after: Record | None, *, follows: bool) -> None:
+        """Say more of the first bad link now that the row behind it is known: was it the content, or the hash?"""
+        assert self._suspect is not None
+        position, expected = self._suspect
+        self._suspect = None
+        if follows:
+            self.chain.text = f"content: {position} was changed; what comes next still follows from its old hash"
+        elif after is None:
+            self.chain.text = f"link: {position}, the last, has another hash than its content gives"
+        elif expected is not None and link(expected, after) == after.hash:
+            self.chain.text = f"link: the hash of {position} was changed; what comes next follows from the right one"
+
+
+class _Walk:
+    """The decoded side of the pass: the State, the loop's conduct, and the segments whose decisions are made again."""
+
+    def __init__(self, log: EventLog, workers: int) -> None:
+        self.readable = Tally("readable")
+        self.conduct = Conduct()
+        self.again = Again(log, workers)
+        self.state = State()
+        self.stopped: int | None = None
+        """The position at which folding ended; None while it goes on."""
+        self._segment = (self.state.dump(), 0)
+
+    def see(self, record: Record) -> None:
+        self.readable.checked += 1
+        try:
+            event = audit.event_of(record)
+            if record.private is not None:
+                json.loads(record.private)
+        except (ValueError, RecursionError, StoreTooNew) as error:
+            self._stop(record.position, f"event {record.position} cannot be read: {error}")
+            return
+        try:
+            self.conduct.see(event)
+            if self.stopped is None:
+                if event.position != self.state.position + 1:
+                    raise StoreError(f"position {self.state.position + 1} is missing")
+                self.state.apply(event)
+        except Exception as error:  # whatever a row that somebody changed does to a fold is a finding, not a bug
+            self._stop(record.position, f"event {record.position} cannot be folded: {type(error).__name__} {error}")
+            return
+        if self.stopped is None and event.position % SEGMENT == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand out what was folded since the last segment."""
+        dump, after = self._segment
+        upto = self.state.position if self.stopped is None else self.stopped - 1
+        if upto > after:
+            self.again.add(Segment(dump, after, upto))
+            self._segment = ("" if self.stopped else self.state.dump(), upto)
+
+    def mark_unread(self, projections: Tally) -> None:
+        """Checks that need the fold have seen nothing behind an unreadable event, and must not look as if they had."""
+        if self.stopped is not None:
+            for tally in (self.again.decisions, self.again.snapshots, projections):
+                tally.fail(self.stopped, f"nothing was checked from event {self.stopped} on, which cannot be folded")
+
+    def _stop(self, position: int, text: str) -> None:
+        self.readable.fail(position, text)
+        if self.stopped is None:
+            self.stopped = position
+            self.flush()
+
+
+def _by_sql(log: EventLog, walk: _Walk, stepped_back: bool, intervals: Tally, projections: Tally) -> None:
+    """The checks that SQL makes; a row that SQL cannot read fails them."""
+    overlaps: projected.Overlaps | None = None
+    try:
+        overlaps = projected.intervals(log, intervals)
+    except (StoreError, TypeError, ValueError) as error:
+        intervals.fail(walk.stopped, f"cannot be computed: {error}")
+    if walk.stopped is None:
+        try:
+            projected.compare(log, walk.state, overlaps, stepped_back, projections)
+        except (StoreError, TypeError, ValueError) as error:
+            projections.fail(None, f"cannot be computed: {error}")
+
+
+def _schema(log: EventLog) -> Tally:
+    """Triggers, indexes, tables and views as a fresh store of this schema has them; no trigger beside them."""
+    tally = Tally("triggers")
+    found, expected = audit.objects(log), audit.expected_objects(log)
+    tally.checked = len(expected)
+    for (kind, name), sql in expected.items():
+        if (kind, name) not in found:
+            tally.fail(None, f"the {kind} {name} is missing")
+        elif found[kind, name] != sql:
+            tally.fail(None, f"the {kind} {name} is not what loop made")
+    for kind, name in found.keys() - expected.keys():
+        if kind == "trigger":
+            tally.fail(None, f"the trigger {name} is not of loop")
+    return tally
+
+
+def _anchored(log: EventLog, position: int, hash: str) -> Tally:
+    tally = Tally("anchor")
+    tally.checked = 1
+    try:
+        found = log.at(position).hash.hex()
+    except StoreError as error:
+        tally.fail(position, f"{error.message}; {error.hint}")
+    else:
+        if found != hash.lower():
+            tally.fail(position, f"{position} has the hash {found}, not the one that was kept: the log was rewritten")
+    return tally
+
+
+__all__ = ["Check", "Report", "verify"]
