@@ -23,7 +23,7 @@ USAGE = 2
 
 EXIT_CODES = (
     "Exit codes: 0 done, nothing to start included · 1 error · 2 usage · 3 config or selector invalid"
-    " · 4 an invariant is violated (status --check) · 5 store busy, or another pass observes"
+    " · 4 an invariant is violated (verify, status --check) · 5 store busy, or another pass observes"
     " · 6 refused (--expect, inside a session, a second run) · 10 with plan --exit-code, when something would start"
     " · 130 interrupted."
 )

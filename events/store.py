@@ -313,7 +313,7 @@ class EventLog:
             try:
                 return list(self._connection.execute(statement, values).fetchall())
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                     raise
                 now = self._clock.monotonic()
                 deadline = now + BUSY_SECONDS if deadline is None else deadline

@@ -11,7 +11,7 @@ golden test compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,21 +164,20 @@ class _Board:
         """The backend a session of the category would get: the first named that can take one, else of all that can
         the one unused for longest."""
         able = self.able(category, wanted)
-        if not able:
-            return None
         if wanted is not None or category.backends is not None:
-            return able[0].name
-        order = [choice.backend for choice in self.chosen]
-        return min(able, key=lambda backend: (order.count(backend.name), backend.last_used)).name
+            first = next(able, None)
+        else:
+            order = [choice.backend for choice in self.chosen]
+            first = min(able, key=lambda backend: (order.count(backend.name), backend.last_used), default=None)
+        return None if first is None else first.name
 
-    def able(self, category: Category, wanted: str | None) -> list[Backend]:
+    def able(self, category: Category, wanted: str | None) -> Iterator[Backend]:
         """The backends that could take a session of the category now, in the order in which they are named."""
         named = (wanted,) if wanted is not None else category.backends
-        return [
-            backend
-            for name in (named if named is not None else self.view.backends)
-            if (backend := self.view.backends.get(name)) is not None and self.can_take(backend, category)
-        ]
+        for name in named if named is not None else self.view.backends:
+            backend = self.view.backends.get(name)
+            if backend is not None and self.can_take(backend, category):
+                yield backend
 
     def can_take(self, backend: Backend, category: Category) -> bool:
         return (
@@ -267,7 +266,7 @@ def _respawn_spent(board: _Board, candidate: _Considered, category: Category) ->
 
 
 def _no_backend(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
-    if board.backend(category, candidate.backend) is not None:
+    if next(board.able(category, candidate.backend), None) is not None:
         return None
     named = category.backends if category.backends is not None else tuple(board.view.backends)
     limits = [backend.until for name in named if (backend := board.view.backends.get(name)) and backend.until]

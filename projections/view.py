@@ -319,11 +319,12 @@ def _answer(state: State, config: dict[str, Any], now: int) -> Answer | None:
 
 def _due(state: State, config: dict[str, Any], now: int) -> tuple[Due, ...]:
     lowest = config["respawn"]["min_grade"]
+    period = schedule.period(config, now) if config["cron"] is None else None  # of a cron line it varies
     found = []
     for due in state.outcomes["due"]:
         ended = to_micros(due["at"])
         well = due["grade"] is None or due["grade"] >= lowest
-        if well and ended <= now < ended + schedule.period(config, ended):
+        if well and ended <= now < ended + (period or schedule.period(config, ended)):
             found.append(Due(session=due["session"], category=due["category"], chain=due["chain"]))
     return tuple(found)
 
