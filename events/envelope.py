@@ -53,7 +53,12 @@ COLUMNS = Record._fields
 def to_text(microseconds: int) -> str:
     """Microseconds since the epoch as the stored text: ISO-8601, UTC, always 27 characters."""
     seconds, fraction = divmod(microseconds, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{fraction:06d}Z"
+    return f"{_second(seconds)}.{fraction:06d}Z"
+
+
+@lru_cache(64)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 @lru_cache(1_024)  # a view asks for the same instants again and again

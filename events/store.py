@@ -40,6 +40,10 @@ RETRY_SECONDS = 0.001  # constant: SQLite's own back-off lets old waiters starve
 CLOCK_TOLERANCE = 2_000_000  # microseconds that the wall clock may lag behind the log without being called stepped
 
 _INSERT = f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_HEAD_AND_SCHEMA = (
+    "SELECT position, at, hash, (SELECT user_version FROM pragma_user_version)"
+    " FROM events ORDER BY position DESC LIMIT 1"
+)
 _FOLD_COLUMNS = "position, type, version, at, tick, cause, session, category, data"
 
 Entropy = Callable[[int], bytes]
@@ -291,7 +295,7 @@ class EventLog:
     def _begin(self) -> Transaction:
         """The transaction just begun, with its clock reading."""
         reading = self._clock.now()
-        head = self.head() if self._is_migrated() else Head(0, None, GENESIS)
+        head = self._head_to_append_to()
         last = to_micros(head.at) if head.at is not None else reading
         if last - reading <= CLOCK_TOLERANCE:
             return Transaction(self, head, max(reading, last))
@@ -302,9 +306,15 @@ class EventLog:
         transaction.append(stepped, actor="store")
         return transaction
 
-    def _is_migrated(self) -> bool:
-        """Whether there is a table to append to; raises where somebody has migrated it beyond us meanwhile."""
-        return self.schema() == SCHEMA or _schema(self._connection, self._path) > 0
+    def _head_to_append_to(self) -> Head:
+        """The newest event; raises where somebody has migrated the store beyond us meanwhile."""
+        try:
+            *head, schema = self._patiently(_HEAD_AND_SCHEMA)[0]
+        except (sqlite3.OperationalError, IndexError):  # no table yet, or nothing in it
+            return self.head() if _schema(self._connection, self._path) else Head(0, None, GENESIS)
+        if schema != SCHEMA:
+            _schema(self._connection, self._path)
+        return Head(*head)
 
     def _patiently(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """The rows of a statement that may find the store busy; tried again each millisecond for BUSY_SECONDS."""

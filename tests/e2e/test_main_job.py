@@ -197,6 +197,19 @@ def test_a_second_timer_fire_of_one_instant_is_skipped_and_a_manual_tick_is_no_f
     project.settle()
 
 
+def test_missed_fires_coalesce_into_one_and_are_counted(project: Project) -> None:
+    project.configure("code", slots=1, env={"SAY": '{"outcome": "noop"}'})
+    project.edit('every = "1h"', 'every = "1s"')
+    project.loop("tick", "--timer")
+    time.sleep(4)
+    project.loop("tick", "--timer")
+    missed = [event["data"]["missed"] for event in project.events("tick.started") if event["data"]["nominal"]]
+    assert len(missed) == 2
+    assert missed[0] == 0
+    assert missed[1] >= 3
+    project.settle()
+
+
 def test_an_invalid_config_starts_nothing_is_recorded_and_heads_status(project: Project) -> None:
     project.configure("code").loop("tick")
     project.settle()
