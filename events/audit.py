@@ -5,11 +5,12 @@ Beside `events.store`, whose connection it uses, so that no other room ever sees
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from orjson import loads
 
 from events.envelope import COLUMNS, Event, Record
 from events.errors import StoreError
@@ -45,7 +46,7 @@ def pages(log: EventLog, after: int, upto: int) -> Iterator[list[Record]]:
 
 def event_of(record: Record) -> Event:
     """A row as folds see it. Raises ValueError for what is no JSON object, StoreTooNew for an unknown version."""
-    data = json.loads(record.data)
+    data = loads(record.data)
     if type(data) is not dict:
         raise ValueError(f"its data is no object but {record.data[:40]}")
     data = upcast(record.type, record.version, data)

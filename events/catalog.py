@@ -8,9 +8,10 @@ validate what is written. Reading never needs them: folds work on the decoded di
 from __future__ import annotations
 
 from functools import cache
+from json import dumps
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from events.envelope import Json
 
@@ -18,7 +19,16 @@ _PRIVATE = {"private": True}
 
 PrivateText = Annotated[str | None, Field(default=None, json_schema_extra=_PRIVATE, max_length=65_536)]
 PrivateList = Annotated[list[str] | None, Field(default=None, json_schema_extra=_PRIVATE)]
-PrivateJson = Annotated[Json | None, Field(default=None, json_schema_extra=_PRIVATE)]
+
+
+def _finite(value: Json) -> Json:
+    """The same object; raises ValueError where JSON would lose a float in it. Only for text from outside."""
+    dumps(value, allow_nan=False)
+    return value
+
+
+FiniteJson = Annotated[Json, AfterValidator(_finite)]
+PrivateJson = Annotated[FiniteJson | None, Field(default=None, json_schema_extra=_PRIVATE)]
 
 Rule = Literal[
     "selected", "diversity_alternatives", "alternatives", "all_scores", "allowlist", "respawn", "manual"
@@ -41,7 +51,9 @@ Outcome = Literal[
 
 class _Part(BaseModel):
     # defer_build: a command that appends three types of event should not pay for forty validators.
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), defer_build=True, allow_inf_nan=False
+    )
 
 
 class Payload(_Part):
@@ -52,7 +64,7 @@ class Payload(_Part):
 
     def split(self) -> tuple[Json, Json | None]:
         """(data, private) as JSON-ready dicts; private is None where nothing private was given."""
-        values = self.model_dump(mode="json", by_alias=True)
+        values: Json = self.__pydantic_serializer__.to_python(self, mode="json", by_alias=True)  # model_dump's core
         private: Json = {}
         for name in _private_fields(type(self)):
             value = values.pop(name)
@@ -416,7 +428,7 @@ class SessionEnded(Payload):
     proved: bool = False
     seconds: float | None
     evidence: Evidence | None = None
-    usage: Json | None = None
+    usage: FiniteJson | None = None
     resume_token: str | None = None
     done_category: str | None = None
     done_task: str | None = None

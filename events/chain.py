@@ -7,7 +7,8 @@ kept, the salt keeps a short text from being guessed. A chain shows that nothing
 
 from __future__ import annotations
 
-import hashlib
+from functools import lru_cache
+from hashlib import sha256
 
 from events.envelope import Record
 
@@ -21,7 +22,7 @@ def private_digest(private: str | None, salt: bytes | None) -> bytes:
         raise ValueError("a private part and its salt come together")
     if private is None or salt is None:
         return b""
-    return hashlib.sha256(salt + private.encode()).digest()
+    return sha256(salt + private.encode()).digest()
 
 
 def link(previous: bytes, record: Record, digest: bytes | None = None) -> bytes:
@@ -30,26 +31,31 @@ def link(previous: bytes, record: Record, digest: bytes | None = None) -> bytes:
     `digest` stands in for the private part where a redacted record has lost it. Every field is length-prefixed, an
     absent one has the length 2**64-1, so that no two different records share the same bytes.
     """
-    hasher = hashlib.sha256(DOMAIN)
-    hasher.update(previous)
-    for value in (
-        record.position,
-        record.id,
-        record.type,
-        record.version,
-        record.at,
-        record.tick,
-        record.cause,
-        record.session,
-        record.category,
-        record.actor,
-    ):
-        if value is None:
-            hasher.update(b"\xff" * 8)
-            continue
-        encoded = str(value).encode()
-        hasher.update(len(encoded).to_bytes(8, "big"))
-        hasher.update(encoded)
-    hasher.update(hashlib.sha256(record.data.encode()).digest())
-    hasher.update(private_digest(record.private, record.salt) if digest is None else digest)
-    return hasher.digest()
+    return sha256(
+        b"".join(
+            (
+                DOMAIN,
+                previous,
+                _prefixed(record.position),
+                _prefixed(record.id),
+                _prefixed(record.type),
+                _prefixed(record.version),
+                _prefixed(record.at),
+                _prefixed(record.tick),
+                _prefixed(record.cause),
+                _prefixed(record.session),
+                _prefixed(record.category),
+                _prefixed(record.actor),
+                sha256(record.data.encode()).digest(),
+                private_digest(record.private, record.salt) if digest is None else digest,
+            )
+        )
+    ).digest()
+
+
+@lru_cache(256)  # most fields of an event are those of the event before
+def _prefixed(value: str | int | None) -> bytes:
+    if value is None:
+        return b"\xff" * 8
+    encoded = str(value).encode()
+    return len(encoded).to_bytes(8, "big") + encoded

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from base64 import b32encode
 from datetime import UTC, datetime
 from functools import lru_cache
+from hashlib import sha256
+from itertools import product
 from typing import Any, NamedTuple
+
+import orjson
 
 Json = dict[str, Any]
 
@@ -74,17 +75,20 @@ def to_micros(text: str) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-
-
 def to_json(value: object) -> str:
-    """Canonical text of a JSON value: no spaces, keys in the order given, no NaN, no lone surrogates.
+    """Canonical text of a JSON value: no spaces, keys in the order given, UTF-8.
 
-    Raises ValueError for what UTF-8 or JSON cannot carry.
+    Floats must be finite, which the models see to: here a NaN would become a null. Raises ValueError for what JSON or
+    UTF-8 cannot carry: lone surrogates, keys that are no text, integers beyond 64 bits.
     """
-    text = _encode(value)
-    text.encode("utf-8")  # a lone surrogate must fail here, before any transaction
-    return text
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError as error:
+        raise ValueError(str(error)) from error
+
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"  # base32, as in RFC 4648
+_PAIRS = ["".join(pair) for pair in product(_LETTERS, repeat=2)]
 
 
 def short_id(kind: str, *parts: object) -> str:
@@ -92,5 +96,9 @@ def short_id(kind: str, *parts: object) -> str:
 
     A session's parts are store id and token, so that two stores never name a session alike.
     """
-    digest = hashlib.sha256("\x1f".join(("loop.id/1", kind, *map(str, parts))).encode()).digest()
-    return kind + b32encode(digest[:10]).decode().lower()[:11]  # 11 letters are 55 bits; encoding more is slow
+    digest = sha256("\x1f".join(("loop.id/1", kind, *map(str, parts))).encode()).digest()
+    bits = int.from_bytes(digest[:7], "big") >> 1  # 55 bits are 11 letters
+    return (
+        f"{kind}{_PAIRS[bits >> 45]}{_PAIRS[bits >> 35 & 1023]}{_PAIRS[bits >> 25 & 1023]}"
+        f"{_PAIRS[bits >> 15 & 1023]}{_PAIRS[bits >> 5 & 1023]}{_LETTERS[bits & 31]}"
+    )

@@ -7,7 +7,6 @@ between them, so that nobody's rendering pins the write-ahead log.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
+
+from orjson import loads
 
 from events.chain import GENESIS, link
 from events.clock import Clock, SystemClock
@@ -40,10 +41,7 @@ RETRY_SECONDS = 0.001  # constant: SQLite's own back-off lets old waiters starve
 CLOCK_TOLERANCE = 2_000_000  # microseconds that the wall clock may lag behind the log without being called stepped
 
 _INSERT = f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
-_HEAD_AND_SCHEMA = (
-    "SELECT position, at, hash, (SELECT user_version FROM pragma_user_version)"
-    " FROM events ORDER BY position DESC LIMIT 1"
-)
+_HEAD = "SELECT position, at, hash FROM events ORDER BY position DESC LIMIT 1"
 _FOLD_COLUMNS = "position, type, version, at, tick, cause, session, category, data"
 
 Entropy = Callable[[int], bytes]
@@ -126,11 +124,13 @@ class Transaction:
         payload holds text that UTF-8 cannot carry.
         """
         data, private = payload.split()
-        position = self._head.position + 1
-        private_text = None if private is None else to_json(private)
+        log, position = self._log, self._head.position + 1
+        private_text = salt = None
+        if private is not None:
+            private_text, salt = to_json(private), log.entropy(16)
         record = Record(
             position=position,
-            id=short_id("e", self._log.store_id, position),
+            id=short_id("e", log.store_id, position),
             type=payload.type,
             version=payload.version,
             at=self.at,
@@ -141,13 +141,13 @@ class Transaction:
             actor=actor,
             data=to_json(data),
             private=private_text,
-            salt=None if private_text is None else self._log.entropy(16),
+            salt=salt,
             hash=b"",
         )
-        record = record._replace(hash=link(self._head.hash, record))
-        self._log.insert(record)
-        self._head = Head(position, record.at, record.hash)
-        return Event(position, record.type, record.at, tick, cause, session, category, data)
+        hash = link(self._head.hash, record)
+        log.insert((*record[:-1], hash))
+        self._head = Head(position, self.at, hash)
+        return Event(position, record.type, self.at, tick, cause, session, category, data)
 
 
 class EventLog:
@@ -159,8 +159,10 @@ class EventLog:
         self._clock = clock
         self.entropy = entropy
         self._pid = os.getpid()
-        self._file = _identity(path)
+        self._name = None if path is None else str(path)
+        self._file = _identity(self._name)
         self._store_id: str | None = None
+        self._ours = -1, 0  # where the log ended after our last transaction: position, microseconds
 
     # ── opening ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -279,6 +281,7 @@ class EventLog:
             yield transaction
             with _translated(self._path):
                 self._patiently("COMMIT")
+            self._ours = transaction.head, transaction.now
         except BaseException:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -286,7 +289,7 @@ class EventLog:
 
     def _check_in_place(self) -> None:
         """What is written into a file that nobody will find again is lost."""
-        if _identity(self._path) != self._file:
+        if _identity(self._name) != self._file:
             raise StoreError(
                 f"{self._path} was removed or replaced while it was open",
                 "nothing was written; end this process, restore the file, then start again",
@@ -296,7 +299,10 @@ class EventLog:
         """The transaction just begun, with its clock reading."""
         reading = self._clock.now()
         head = self._head_to_append_to()
-        last = to_micros(head.at) if head.at is not None else reading
+        if head.position == self._ours[0]:
+            last = self._ours[1]
+        else:
+            last = to_micros(head.at) if head.at is not None else reading
         if last - reading <= CLOCK_TOLERANCE:
             return Transaction(self, head, max(reading, last))
         from events.catalog import ClockStepped
@@ -307,14 +313,20 @@ class EventLog:
         return transaction
 
     def _head_to_append_to(self) -> Head:
-        """The newest event; raises where somebody has migrated the store beyond us meanwhile."""
+        """The newest event; raises where somebody has migrated the store beyond us meanwhile.
+
+        A migration appends, so that a head which is still ours needs no further look.
+        """
         try:
-            *head, schema = self._patiently(_HEAD_AND_SCHEMA)[0]
-        except (sqlite3.OperationalError, IndexError):  # no table yet, or nothing in it
+            rows = self._patiently(_HEAD)
+        except sqlite3.OperationalError:  # no table yet
+            rows = []
+        if not rows:
             return self.head() if _schema(self._connection, self._path) else Head(0, None, GENESIS)
-        if schema != SCHEMA:
+        head = Head(*rows[0])
+        if head.position != self._ours[0]:
             _schema(self._connection, self._path)
-        return Head(*head)
+        return head
 
     def _patiently(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """The rows of a statement that may find the store busy; tried again each millisecond for BUSY_SECONDS."""
@@ -334,10 +346,12 @@ class EventLog:
                     ) from None
                 self._clock.sleep(RETRY_SECONDS)
 
-    def insert(self, record: Record) -> None:
-        """Write one complete row; for `Transaction.append` and imports only, inside a transaction."""
-        with _translated(self._path):
-            self._connection.execute(_INSERT, record)
+    def insert(self, row: Sequence[Any]) -> None:
+        """Write one whole row, in the order of COLUMNS, inside a transaction; for `Transaction.append` and imports."""
+        try:
+            self._connection.execute(_INSERT, row)
+        except sqlite3.Error as error:
+            raise _as_ours(self._path, error) from error
 
     # ── looking after it ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -371,7 +385,7 @@ class EventLog:
         """The store's name for good, from `store.migrated` at position 1; empty for an empty log."""
         if self._store_id is None:
             row = self._row("SELECT data FROM events WHERE position = 1")
-            self._store_id = "" if row is None else str(json.loads(row[0])["store"])
+            self._store_id = "" if row is None else str(loads(row[0])["store"])
         return self._store_id
 
     def head(self) -> Head:
@@ -401,13 +415,12 @@ class EventLog:
 
     def events(self, after: int = 0, upto: int | None = None) -> Iterator[Event]:
         """Events after a position in order, decoded and upcast, fetched in pages."""
-        decode = json.JSONDecoder().raw_decode  # it looks for no white space around, and what we stored has none
         end = 2**62 if upto is None else upto
         query = f"SELECT {_FOLD_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"
         while True:
             rows = self._rows(query, (after, end, PAGE))
             for position, type, version, at, tick, cause, session, category, data in rows:
-                upcasted = upcast(type, version, decode(data)[0])
+                upcasted = upcast(type, version, loads(data))
                 yield Event(position, type, at, tick, cause, session, category, upcasted)
             if len(rows) < PAGE:
                 return
@@ -415,14 +428,13 @@ class EventLog:
 
     def events_of(self, types: Collection[str], after: int = 0, upto: int | None = None) -> Iterator[Event]:
         """Like `events`, but only those of `types`: the others are not even read, for each type has its index."""
-        decode = json.JSONDecoder().raw_decode
         end = 2**62 if upto is None else upto
         one = f"SELECT {_FOLD_COLUMNS} FROM events WHERE type = ? AND position > ? AND position <= ?"
         query = f"{' UNION ALL '.join([one] * len(types))} ORDER BY position LIMIT ?"  # merged, not sorted
         while types:
             rows = self._rows(query, [value for type in types for value in (type, after, end)] + [PAGE])
             for position, type, version, at, tick, cause, session, category, data in rows:
-                upcasted = upcast(type, version, decode(data)[0])
+                upcasted = upcast(type, version, loads(data))
                 yield Event(position, type, at, tick, cause, session, category, upcasted)
             if len(rows) < PAGE:
                 return
@@ -478,7 +490,7 @@ class EventLog:
         rows = self._rows(
             f"SELECT session, data FROM events WHERE type = 'session.started' AND session IN ({marks})", sessions
         )
-        return {str(session): int(json.loads(data)["pid"]) for session, data in rows}
+        return {str(session): int(loads(data)["pid"]) for session, data in rows}
 
     # ── snapshots ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -549,7 +561,7 @@ def _refuse_traces_without_store(path: Path) -> None:
             )
 
 
-def _identity(path: Path | None) -> tuple[int, int] | None:
+def _identity(path: str | None) -> tuple[int, int] | None:
     """Device and inode of the file now at `path`; None where there is none. Never opens it: closing any descriptor of a
     database drops the locks that this process holds on it."""
     try:

@@ -7,6 +7,7 @@ never anything that time alone would change, and stays bounded however long the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from events.envelope import Event, to_micros, to_text
@@ -45,7 +46,12 @@ def bucket(hours: Hours, at: str, new: Callable[[], Any]) -> Any:
 
 def first_hour(now: int, window: int) -> str:
     """The oldest hour that a window of `window` microseconds before `now` touches."""
-    return to_text(max(0, now - window))[:13]
+    return _hour_text(max(0, now - window) // HOUR)
+
+
+@lru_cache(1_024)  # a pass asks for three of them, and the next pass for the same
+def _hour_text(index: int) -> str:
+    return to_text(index * HOUR)[:13]
 
 
 def truncated(hours: Hours, now: int, window: int) -> bool:

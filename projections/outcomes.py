@@ -53,9 +53,11 @@ def initial() -> Outcomes:
 
 def requested(state: Outcomes, event: Event) -> None:
     data = event.data
-    served = next((due for due in state["due"] if due["session"] == data["parent"]), None)
-    if served is not None:
-        state["due"].remove(served)
+    served = None
+    if data["parent"] is not None:
+        served = next((due for due in state["due"] if due["session"] == data["parent"]), None)
+        if served is not None:
+            state["due"].remove(served)
     state["open"][event.session or ""] = [data["chain"], data["rule"], served]
 
 

@@ -17,7 +17,7 @@ from events import envelope, lifecycle, upcast
 from events.store import EventLog
 from projections.state import State
 
-EVERY = 500  # events between two snapshots
+EVERY = 250  # events between two snapshots
 
 
 @cache
@@ -46,4 +46,4 @@ def save(log: EventLog, state: State) -> None:
     """Keep a snapshot of `state` if the newest is more than EVERY events behind. For writers, after their work."""
     found = log.load_snapshot(version(), state.position)
     if state.position - (found[0] if found else 0) > EVERY:
-        log.save_snapshot(version(), state.position, zlib.compress(state.dump().encode(), 6))
+        log.save_snapshot(version(), state.position, zlib.compress(state.dump(), 6))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
+
+import orjson
 
 from events.envelope import Event
 from events.errors import StoreTooNew
@@ -49,70 +50,68 @@ ROUTES = _routes()
 """Event type -> the handlers it goes to, each with the name of its projection."""
 
 
+def _unknown(event: Event) -> StoreTooNew:
+    return StoreTooNew(
+        f"event {event.position} has the type {event.type!r}, which this loop does not know",
+        "upgrade loop: pip install --upgrade loop-control",
+    )
+
+
 class State:
     """All projections at `position`. `apply` folds the next event in place; `copy` before what must not be kept."""
 
-    __slots__ = (
-        "allocation",
-        "at",
-        "backends",
-        "control",
-        "locks",
-        "outcomes",
-        "position",
-        "selection",
-        "sessions",
-    )
+    __slots__ = ("_parts", "at", "position", *PROJECTIONS)
 
-    def __init__(self) -> None:
-        self.position = 0
-        self.at: str | None = None
-        self.sessions = sessions.initial()
-        self.locks = locks.initial()
-        self.allocation = allocation.initial()
-        self.outcomes = outcomes.initial()
-        self.backends = backends.initial()
-        self.selection = selection.initial()
-        self.control = control.initial()
+    def __init__(self, position: int = 0, at: str | None = None, parts: dict[str, Any] | None = None) -> None:
+        self.position = position
+        self.at = at
+        if parts is None:
+            parts = {name: module.initial() for name, module in PROJECTIONS.items()}
+        self._parts = parts
+        self.sessions: sessions.Sessions = parts["sessions"]
+        self.locks: locks.Locks = parts["locks"]
+        self.allocation: allocation.Allocation = parts["allocation"]
+        self.outcomes: outcomes.Outcomes = parts["outcomes"]
+        self.backends: backends.Backends = parts["backends"]
+        self.selection: selection.Selection = parts["selection"]
+        self.control: control.Control = parts["control"]
 
     def apply(self, event: Event) -> None:
         """Fold one event: the one after `position`, of a type that this version knows.
 
         Raises StoreTooNew for an unknown type; a gap is a bug and fails an assertion.
         """
-        assert event.position == self.position + 1, (event.position, self.position)
-        try:
-            handlers = ROUTES[event.type]
-        except KeyError:
-            raise StoreTooNew(
-                f"event {event.position} has the type {event.type!r}, which this loop does not know",
-                "upgrade loop: pip install --upgrade loop-control",
-            ) from None
-        for name, handler in handlers:
-            handler(getattr(self, name), event)
-        self.position = event.position
-        self.at = event.at
+        self.fold((event,))
 
     def fold(self, events: Iterable[Event], progress: Callable[[int], None] | None = None) -> State:
-        """Fold all of `events` in place and return self; `progress` hears the position now and then."""
+        """Fold all of `events` in place and return self; `progress` hears the position now and then.
+
+        Raises StoreTooNew for an unknown type; a gap is a bug and fails an assertion.
+        """
+        parts, position = self._parts, self.position
         for event in events:
-            self.apply(event)
-            if progress is not None and event.position % 10_000 == 0:
-                progress(event.position)
+            assert event.position == position + 1, (event.position, position)
+            try:
+                handlers = ROUTES[event.type]
+            except KeyError:
+                raise _unknown(event) from None
+            for name, handler in handlers:
+                handler(parts[name], event)
+            self.position = position = event.position
+            self.at = event.at
+            if progress is not None and position % 10_000 == 0:
+                progress(position)
         return self
 
-    def dump(self) -> str:
+    def dump(self) -> bytes:
         """The state as JSON text, keys in the order in which they came: a loaded state folds on exactly alike."""
-        return json.dumps({name: getattr(self, name) for name in self.__slots__}, separators=(",", ":"))
+        return orjson.dumps({"position": self.position, "at": self.at, **self._parts})
 
     @classmethod
     def load(cls, text: str | bytes) -> State:
-        """The state that `dump` wrote."""
-        state = cls()
-        values: dict[str, Any] = json.loads(text)
-        for name in cls.__slots__:
-            setattr(state, name, values[name])
-        return state
+        """The state that `dump` wrote. Raises ValueError for what is no JSON, KeyError where a part is missing."""
+        parts: dict[str, Any] = orjson.loads(text)
+        return cls(parts.pop("position"), parts.pop("at"), parts)
 
     def copy(self) -> State:
         """A state of its own, that can be folded on without changing this one."""

@@ -235,20 +235,26 @@ def counted(state: State, now: int, window: int) -> dict[str, tuple[int, float]]
 
     Windows up to two hours are exact; longer ones count every UTC hour that they touch.
     """
-    found: dict[str, tuple[int, float]] = {}
     if window <= EXACT:
-        for at, category, _, seconds in state.allocation["exact"]:
-            if now - window < to_micros(at) <= now:
-                count, total = found.get(category, (0, 0.0))
-                found[category] = (count + 1, total + seconds)
-        return found
-    first, last = first_hour(now, window), first_hour(now, 0)
-    for hour, cells in state.allocation["hours"].items():
-        if first <= hour <= last:
-            for category, (started, seconds) in cells.items():
-                count, total = found.get(category, (0, 0.0))
-                found[category] = (count + started, total + seconds)
-    return found
+        parts = [
+            {category: (1, seconds)}
+            for at, category, _, seconds in state.allocation["exact"]
+            if now - window < to_micros(at) <= now
+        ]
+    else:
+        first, last = first_hour(now, window), first_hour(now, 0)
+        parts = [cells for hour, cells in state.allocation["hours"].items() if first <= hour <= last]
+    counts: dict[str, int] = {}
+    totals: dict[str, float] = {}
+    for part in parts:
+        for category, (started, seconds) in part.items():
+            if category in counts:
+                counts[category] += started
+                totals[category] += seconds
+            else:
+                counts[category] = started
+                totals[category] = seconds
+    return {category: (started, totals[category]) for category, started in counts.items()}
 
 
 def _pool(state: State, pool: str, now: int) -> tuple[Literal["available", "limited", "unknown"], int | None]:
@@ -321,7 +327,10 @@ def _due(state: State, config: dict[str, Any], now: int) -> tuple[Due, ...]:
     lowest = config["respawn"]["min_grade"]
     period = schedule.period(config, now) if config["cron"] is None else None  # of a cron line it varies
     found = []
+    oldest = "" if period is None else to_text(max(0, now - period))
     for due in state.outcomes["due"]:
+        if due["at"] <= oldest:
+            continue
         ended = to_micros(due["at"])
         well = due["grade"] is None or due["grade"] >= lowest
         if well and ended <= now < ended + (period or schedule.period(config, ended)):

@@ -45,7 +45,7 @@ class Found(NamedTuple):
 class Segment(NamedTuple):
     """The events after one position up to another, and the State before them, dumped."""
 
-    state: str
+    state: bytes
     after: int
     upto: int
 
@@ -167,7 +167,7 @@ def _first(names: list[str]) -> str:
 
 def _is_snapshot_of(state: State, stored: bytes) -> bool:
     """Whether a stored snapshot is this state; no more is unpacked than the comparison needs."""
-    expected = state.dump().encode()
+    expected = state.dump()
     try:
         return zlib.decompressobj().decompress(stored, len(expected) + 1) == expected
     except zlib.error:

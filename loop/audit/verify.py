@@ -7,9 +7,10 @@ not grow with the log. Nothing that a row may hold raises: it is a failed check.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
+
+from orjson import loads
 
 from events import audit
 from events.chain import GENESIS, link
@@ -153,7 +154,7 @@ class _Walk:
         try:
             event = audit.event_of(record)
             if record.private is not None:
-                json.loads(record.private)
+                loads(record.private)
         except (ValueError, RecursionError, StoreTooNew) as error:
             self._stop(record.position, f"event {record.position} cannot be read: {error}")
             return
@@ -175,7 +176,7 @@ class _Walk:
         upto = self.state.position if self.stopped is None else self.stopped - 1
         if upto > after:
             self.again.add(Segment(dump, after, upto))
-            self._segment = ("" if self.stopped else self.state.dump(), upto)
+            self._segment = (b"" if self.stopped else self.state.dump(), upto)
 
     def mark_unread(self, projections: Tally) -> None:
         """Checks that need the fold have seen nothing behind an unreadable event, and must not look as if they had."""

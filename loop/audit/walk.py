@@ -58,7 +58,7 @@ class Walk:
         self._hear = hear
         self._looks: dict[int, Look] = {}
         self._state: State | None = None
-        self._rungs: dict[int, str] = {}
+        self._rungs: dict[int, bytes] = {}
 
     @property
     def head(self) -> int:

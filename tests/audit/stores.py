@@ -98,7 +98,7 @@ def write(
 
 def snapshot(rows: Sequence[Record], position: int) -> bytes:
     """What a snapshot of these rows at a position holds."""
-    return zlib.compress(folded(rows[:position]).dump().encode())
+    return zlib.compress(folded(rows[:position]).dump())
 
 
 def folded(rows: Sequence[Record]) -> State:

@@ -92,6 +92,8 @@ def test_text_that_utf8_cannot_carry_is_refused_and_takes_nothing_along(log: Eve
         append(SessionEnded(outcome="noop", seconds=1, usage={"text": ["\ud800"]}))
     with pytest.raises(ValueError):
         append(SessionEnded(outcome="noop", seconds=math.nan))  # nor what JSON cannot
+    with pytest.raises(ValueError):
+        append(SessionEnded(outcome="noop", seconds=1, usage={"cost": [math.inf]}))
     assert positions(log) == [1]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -180,8 +181,14 @@ def test_a_snapshot_is_used_and_says_what_the_log_says(journal: Journal, monkeyp
     assert found[0] == head - 1
     whole = State().fold(journal.log.events()).dump()
     folded: list[int] = []
-    apply = State.apply
-    monkeypatch.setattr(State, "apply", lambda state, event: (folded.append(event.position), apply(state, event)))
+    events = journal.log.events
+
+    def watched(after: int = 0, upto: int | None = None) -> Iterator[Event]:
+        for event in events(after, upto):
+            folded.append(event.position)
+            yield event
+
+    monkeypatch.setattr(journal.log, "events", watched)
     assert snapshots.load(journal.log).dump() == whole
     assert folded == [head]
     assert snapshots.load(journal.log, head - 1).position == head - 1
