@@ -265,7 +265,8 @@ class EventLog:
                 raise
         return cls(connection, path, clock or SystemClock(), entropy)
 
-    def _refuse_imported(self) -> None:
+    def refuse_imported(self) -> None:
+        """Raises StoreImported for a copy for reading; `open` does, and whoever would act before it opens a store."""
         if self.origin is not None:
             raise StoreImported(
                 f"{self._path} was imported: it is a copy for reading, and nothing is started or written there",
@@ -280,7 +281,7 @@ class EventLog:
         connection = self._connection
         before = _schema(connection, self._path)
         if before >= SINCE_SCHEMA:
-            self._refuse_imported()
+            self.refuse_imported()
         mode = "wal" if wal_is_safe() else "delete"
         self._patiently(f"PRAGMA journal_mode = {mode}")
         for pragma in ("synchronous = FULL", "foreign_keys = ON", "recursive_triggers = ON"):
@@ -432,7 +433,8 @@ class EventLog:
         if self._origin == "unread":
             known = self.schema() >= SINCE_SCHEMA
             row = self._row(f"SELECT {', '.join(Origin._fields)} FROM origin") if known else None
-            self._origin = None if row is None else Origin(*row)
+            found = None if row is None else Origin(*row)
+            self._origin = None if found is None else found._replace(redacted=bool(found.redacted))
         return self._origin
 
     def base(self) -> Head:

@@ -31,7 +31,7 @@ class Foreign(TypedDict):
     open: list[list[Any]]  # [key, pid, since, until], those that the next acquire may still find
     peak: int  # the most processes that certainly held a lock at once
     peak_at: str | None
-    peak_possible: int  # the same if each hold without a release lasted until its lock was taken again
+    peak_possible: int  # the same if each hold without a release lasted until its lock was taken again, inclusive
     orphans: int  # releases of which no acquire is told
     since: str | None
     until: str | None
@@ -71,6 +71,7 @@ def acquired(state: Foreign, event: Event) -> bool:
             continue
         if old.until is None and old.key == new.key:  # its end is unknown, and the last moment to ask is now
             if old.pid != new.pid:
+                possible.add(old.pid)
                 _add(counts, "unknown")
             continue
         kept.append(old)

@@ -146,6 +146,11 @@ def start(
 ) -> int:
     """Start one category by hand: outside the allowlist and its cool-down, but never past a lock or a full house."""
     refuse_inside(environ, "start")
+    log = EventLog.read(home.db)
+    try:
+        log.refuse_imported()  # before the config, which an imported store does not have
+    finally:
+        log.close()
     config = load(home.config)
     for what, name, known in (("category", category, config.categories), ("backend", backend, config.backends)):
         if name is not None and name not in known:
