@@ -1,4 +1,4 @@
-"""`export` and `import --into`: the same state and a chain that verifies, whole, redacted or a range; damage is named."""
+"""`export`, `import --into`: the same state and a chain that verifies, whole, redacted or a range; damage is named."""
 
 from __future__ import annotations
 
