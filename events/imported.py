@@ -33,9 +33,14 @@ class Building:
     def insert(self, record: Record, digest: bytes | None = None) -> None:
         """Lay the next row as it was stored; `digest` is of its private part, where that was redacted.
 
-        Raises StoreError for a row that the store's checks refuse.
+        Raises ValueError for a row that the store's checks refuse, StoreError where it cannot be written.
         """
-        self.log.insert(record)
+        try:
+            self.log.insert(record)
+        except StoreError as error:
+            if type(error.__cause__).__name__ != "IntegrityError":
+                raise
+            raise ValueError(f"event {record.position} is none that a store holds: {error.__cause__}") from None
         if digest is not None:
             self.log._rows("INSERT INTO redacted (position, digest) VALUES (?, ?)", (record.position, digest))
 

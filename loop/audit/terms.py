@@ -146,7 +146,7 @@ CONFIG: Folds = {"control": frozenset({"loop.configured"})}
 MODES = frozenset({"loop.paused", "loop.draining", "loop.frozen", "loop.resumed", "tick.started", "tick.skipped"})
 
 SCALARS: Mapping[str, Source] = {
-    "live": Source("number", {"sessions": LIVE}, lambda state, now: figures.live(state)),
+    "live": Source("number", {"sessions": LIVE}, lambda state, now: len(state.sessions["live"])),
     "capacity": Source("number", CONFIG, _slots),
     "violations": Source("number", {"locks": frozenset(locks.HANDLERS)}, lambda state, now: state.locks["violations"]),
     "noop_rate": Source(

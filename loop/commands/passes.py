@@ -45,6 +45,8 @@ def plan(
         raise UsageError("--payload brings an answer, --recorded and --at take a recorded one", "choose one of them")
     log = EventLog.read(home.db)
     try:
+        if not home.config.exists():
+            log.refuse_imported()
         moment = resolve(log, at)
         state = moment.state(log)
     finally:

@@ -12,7 +12,7 @@ from events import audit
 from events.chain import link
 from events.clock import Clock
 from events.envelope import to_text
-from events.errors import ImportFailed, LoopError, StoreError
+from events.errors import ImportFailed, StoreTooNew
 from events.imported import Building, building, refuse_taken
 from events.origin import Origin
 from events.store import Head
@@ -57,9 +57,10 @@ def import_file(source: BinaryIO, name: str, into: Path, clock: Clock, *, progre
         for number, line in numbered:
             try:
                 head = _take(store, header, head, line, state)
-            except (ValueError, StoreError) as error:
-                text = error.message if isinstance(error, LoopError) else str(error)
-                raise _damaged(name, number, text) from None
+            except ValueError as error:
+                raise _damaged(name, number, str(error)) from None
+            except StoreTooNew as error:
+                raise ImportFailed(f"{name}, line {number}: {error.message}", error.hint) from None
             done = head.position - header.base.position
             if done % SNAPSHOT_EVERY == 0 or head.position == header.head.position:
                 store.snapshot(snapshots.version(), head.position, snapshots.packed(state))
@@ -100,7 +101,7 @@ def _take(store: Building, header: Header, before: Head, line: str, state: State
     event = audit.event_of(record)
     try:
         state.apply(event)
-    except StoreError:
+    except StoreTooNew:
         raise
     except Exception as error:  # whatever a file from anywhere does to a fold is the file's fault
         raise ValueError(f"event {record.position} cannot be folded: {type(error).__name__} {error}") from None

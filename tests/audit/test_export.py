@@ -18,11 +18,11 @@ from stores import Rows, failing, records, report_of, write
 
 from events import audit
 from events.errors import ImportFailed, StoreImported, UsageError
-from events.store import EventLog
+from events.store import EventLog, Head
 from loop.audit.walk import Walk
 from loop.moment import resolve
 from loop.transfer.exporting import lines, positions
-from loop.transfer.format import LONGEST
+from loop.transfer.format import LONGEST, event_line, header_line, read_header
 from loop.transfer.importing import STORE, import_file
 from projections import snapshots
 from tests.conftest import FakeClock
@@ -220,6 +220,29 @@ def test_a_flipped_bit_in_the_state_of_a_range_is_found(path: Path, tmp_path: Pa
         taken_in([changed, *rest], tmp_path / "into")
 
 
+def test_what_only_a_newer_loop_can_have_written_says_so(path: Path, tmp_path: Path, sound: Rows) -> None:
+    from stores import chained
+
+    rows = chained([*sound[:50], sound[50]._replace(type="session.unheard")])
+    with pytest.raises(ImportFailed, match=r"line 52: .*session\.unheard") as caught:
+        taken_in(exported(write(tmp_path / "newer.db", rows)), tmp_path / "into")
+    assert "upgrade" in caught.value.hint
+
+
+def test_a_row_that_no_store_holds_is_named(tmp_path: Path, sound: Rows) -> None:
+    from stores import chained
+
+    rows = chained([*sound[:50], sound[50]._replace(id=sound[49].id)])
+    path = write(tmp_path / "twice.db", rows[:50])
+    log = EventLog.read(path)
+    text = list(lines(log, 1, 50, redact=False))
+    log.close()
+    header = read_header(text[0])
+    text[0] = header_line(header._replace(head=Head(51, rows[50].at, rows[50].hash)))
+    with pytest.raises(ImportFailed, match="line 52: event 51 is none that a store holds"):
+        taken_in([*text, event_line(rows[50], None)], tmp_path / "into")
+
+
 def test_an_import_touches_nothing_that_is_there(path: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note").write_text("x")
@@ -254,7 +277,7 @@ def test_a_bug_report_travels_whole(tmp_path: Path) -> None:
     assert failing(report_of(tmp_path / "there" / STORE)) == {}
     status = json.loads(loop("-C", "there", "status", "--json", cwd=tmp_path).stdout)
     assert status["as_of"] == json.loads(done.stdout)["as_of"]
-    for words in (("tick",), ("run",), ("start", "code"), ("pause",), ("stop",)):
+    for words in (("tick",), ("plan",), ("run",), ("start", "code"), ("pause",), ("stop",)):
         refused = loop("-C", "there", *words, cwd=tmp_path)
         assert refused.returncode == 6, (words, refused.stderr)
         assert "copy for reading" in refused.stderr
