@@ -141,7 +141,7 @@ def test_a_range_is_read_only_where_it_is(path: Path, tmp_path: Path) -> None:
 
 def test_in_an_imported_store_now_is_its_last_event(path: Path, tmp_path: Path, sound: Rows) -> None:
     log = EventLog.read(taken_in(exported(path), tmp_path / "into"))
-    moment = resolve(log, None)
+    moment = resolve(log, None, FakeClock(4_000_000_000_000_000))
     assert moment.at == sound[-1].at
     assert moment.since is not None
     assert moment.since < moment.now
