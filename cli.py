@@ -24,7 +24,8 @@ USAGE = 2
 EXIT_CODES = (
     "Exit codes: 0 done, nothing to start included · 1 error · 2 usage · 3 config or selector invalid"
     " · 4 an invariant is violated (verify, status --check) · 5 store busy, or another pass observes"
-    " · 6 refused (--expect, inside a session, a second run) · 10 with plan --exit-code, when something would start"
+    " · 6 refused (--expect, inside a session, a second run, an imported store)"
+    " · 10 with plan --exit-code, when something would start"
     " · 130 interrupted."
 )
 
@@ -558,6 +559,55 @@ def when(
     from loop.commands.when import run
 
     raise typer.Exit(run(home().db, expression, since=since, until=until, at=at, limit=limit, as_json=json))
+
+
+@app.command(rich_help_panel=AUDIT)
+def export(
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="A:B", help="Only from A to B: 800:812, -2h:, or two whole times.")
+    ] = None,
+    redact: Annotated[bool, typer.Option("--redact", help="Without argv, paths, payloads and words.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="Into this file instead of stdout.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Errors too; the export itself always is.")] = False,
+) -> None:
+    """The log as JSON Lines, which loop import turns into the same store again; redacted, a complete bug report.
+
+    Example: loop export --at -2h: --redact -o report.jsonl
+    """
+    from loop.commands.export import run
+
+    raise typer.Exit(run(home().db, at=at, redact=redact, output=output))
+
+
+@app.command("import", rich_help_panel=AUDIT)
+def import_(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="What loop export wrote; - is stdin.")] = None,
+    into: Annotated[Path | None, typer.Option("--into", metavar="DIR", help="Where the new store goes.")] = None,
+    locks: Annotated[
+        Path | None, typer.Option("--gptme-locks", metavar="FILE", help="A lock history: epoch|ACQUIRED|pid|lock|….")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """A store of its own, for reading, from an export or from another program's lock history; never into yours.
+
+    Example: loop import report.jsonl --into ./report && loop -C ./report status
+    """
+    from events.errors import UsageError
+    from loop.commands import imports
+
+    if (file is None) == (locks is None):
+        raise UsageError("name one file: an export, or with --gptme-locks a lock history", "see: loop import --help")
+    if file is not None:
+        if into is None:
+            raise UsageError("an export needs a place of its own", "name a new directory: --into DIR")
+        raise typer.Exit(imports.export(file, into, as_json=json))
+    assert locks is not None
+    if into is None:
+        try:
+            into = imports.beside(home())
+        except ConfigError:  # a newcomer's: no project yet
+            into = imports.beside(None)
+    raise typer.Exit(imports.gptme_locks(locks, into, as_json=json))
 
 
 @app.command(rich_help_panel=AUDIT)

@@ -44,6 +44,16 @@ def pages(log: EventLog, after: int, upto: int) -> Iterator[list[Record]]:
         after = rows[-1][0]
 
 
+def digests(log: EventLog, page: Sequence[Record]) -> dict[int, bytes]:
+    """Position -> the digest of its private part, of the redacted rows among these."""
+    if log.origin is None or not log.origin.redacted or not page:
+        return {}
+    rows = log._rows(
+        "SELECT position, digest FROM redacted WHERE position BETWEEN ? AND ?", (page[0].position, page[-1].position)
+    )
+    return {int(position): bytes(digest) for position, digest in rows}
+
+
 def event_of(record: Record) -> Event:
     """A row as folds see it. Raises ValueError for what is no JSON object, StoreTooNew for an unknown version."""
     data = loads(record.data)

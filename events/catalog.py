@@ -30,9 +30,7 @@ def _finite(value: Json) -> Json:
 FiniteJson = Annotated[Json, AfterValidator(_finite)]
 PrivateJson = Annotated[FiniteJson | None, Field(default=None, json_schema_extra=_PRIVATE)]
 
-Rule = Literal[
-    "selected", "diversity_alternatives", "alternatives", "all_scores", "allowlist", "respawn", "manual"
-]
+Rule = Literal["selected", "diversity_alternatives", "alternatives", "all_scores", "allowlist", "respawn", "manual"]
 Trigger = Literal["timer", "manual", "session_end"]
 Outcome = Literal[
     "productive",
@@ -327,10 +325,28 @@ class _Lock(Payload):
     imported: bool = False
 
 
+class Foreign(_Part):
+    """What another program's lock history says of a hold: its process, and when it let go (ISO, to the second).
+
+    `until` is null where the history does not tell: it may have been killed, or hold on.
+    """
+
+    pid: int
+    until: str | None
+
+
 class LockAcquired(_Lock):
-    """A key granted to the session of the envelope, under its fencing token."""
+    """A key granted to the session of the envelope, under its fencing token.
+
+    Imported, it is an observation of another program's lock: `at` is the observation's own time, the session stands for
+    the hold, the token is the position of this very event. `script` and `description` are that program's words.
+    """
 
     type = "lock.acquired"
+    version = 2
+    foreign: Foreign | None = None
+    script: PrivateText = None
+    description: PrivateText = None
 
 
 class LockRefused(_Lock):
@@ -342,6 +358,8 @@ class LockRefused(_Lock):
 
 
 class LockReleased(_Lock):
+    """A key let go by its holder. Imported, `token` is the position of the acquire, or its own where none is told."""
+
     type = "lock.released"
     how: Literal["clean", "lost", "forced", "voided"]
 

@@ -41,6 +41,12 @@ class RefusedError(LoopError):
     exit_code = 6
 
 
+class StoreImported(RefusedError):
+    """An imported store is a copy for reading: what happened elsewhere is not continued here."""
+
+    code = "store_imported"
+
+
 class PassBusy(LoopError):
     """Another pass is observing; two would ask the selector the same question at once."""
 
@@ -59,6 +65,12 @@ class StoreError(LoopError):
     """The store cannot be read or written: not a database, missing, read-only, disk full, damaged."""
 
     code = "store"
+
+
+class ImportFailed(LoopError):
+    """A file cannot be imported: damaged, cut off, in another order, of another format. Nothing was made of it."""
+
+    code = "import"
 
 
 class StoreTooNew(StoreError):

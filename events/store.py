@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from orjson import loads
@@ -20,7 +20,8 @@ from orjson import loads
 from events.chain import GENESIS, link
 from events.clock import Clock, SystemClock
 from events.envelope import COLUMNS, Event, Record, short_id, to_json, to_micros, to_text
-from events.errors import StoreBusy, StoreError, StoreTooNew
+from events.errors import StoreBusy, StoreError, StoreImported, StoreTooNew
+from events.origin import SINCE_SCHEMA, Origin
 from events.upcast import upcast
 from migrations import APPLICATION_ID
 from migrations import SCHEMA as SCHEMA
@@ -53,6 +54,9 @@ class Head(NamedTuple):
     position: int
     at: str | None
     hash: bytes
+
+
+BEGINNING = Head(0, None, GENESIS)
 
 
 class Filter(NamedTuple):
@@ -123,6 +127,20 @@ class Transaction:
         Raises StoreError where the row is refused (disk full, a second end of one session), ValueError where the
         payload holds text that UTF-8 cannot carry.
         """
+        return self.append_at(self.at, payload, actor=actor, tick=tick, cause=cause, session=session, category=category)
+
+    def append_at(
+        self,
+        at: str,
+        payload: Payload,
+        *,
+        actor: str,
+        tick: str | None = None,
+        cause: int | None = None,
+        session: str | None = None,
+        category: str | None = None,
+    ) -> Event:
+        """`append` with the time of an observation made elsewhere, which must not be before head's: for imports."""
         data, private = payload.split()
         log, position = self._log, self._head.position + 1
         private_text = salt = None
@@ -133,7 +151,7 @@ class Transaction:
             id=short_id("e", log.store_id, position),
             type=payload.type,
             version=payload.version,
-            at=self.at,
+            at=at,
             tick=tick,
             cause=cause,
             session=session,
@@ -146,8 +164,8 @@ class Transaction:
         )
         hash = link(self._head.hash, record)
         log.insert((*record[:-1], hash))
-        self._head = Head(position, self.at, hash)
-        return Event(position, record.type, self.at, tick, cause, session, category, data)
+        self._head = Head(position, at, hash)
+        return Event(position, record.type, at, tick, cause, session, category, data)
 
 
 class EventLog:
@@ -163,6 +181,7 @@ class EventLog:
         self._file = _identity(self._name)
         self._store_id: str | None = None
         self._ours = -1, 0  # where the log ended after our last transaction: position, microseconds
+        self._origin: Origin | Literal["unread"] | None = "unread"
 
     # ── opening ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -178,7 +197,7 @@ class EventLog:
         """The store at `path` for writing, created or migrated where needed.
 
         Raises StoreError (no database, missing though its directory holds the traces of one, unwritable), StoreTooNew,
-        StoreBusy. Any number of processes may open a new store at once.
+        StoreBusy, StoreImported (a copy for reading). Any number of processes may open a new store at once.
         """
         with _translated(path):
             _refuse_traces_without_store(path)
@@ -227,6 +246,35 @@ class EventLog:
         log._prepare(release)
         return log
 
+    @classmethod
+    def blank(cls, path: Path, *, clock: Clock | None = None, entropy: Entropy = secrets.token_bytes) -> EventLog:
+        """A new store at `path` with no event at all, for `events.imported` to fill while nobody else can find it.
+
+        Nothing of it is durable before it is synced as a whole.
+        """
+        with _translated(path):
+            _create_file(path)
+            connection = sqlite3.connect(path, isolation_level=None)
+            try:
+                # A rollback journal: the finished store is one file, also readable where nothing can be written.
+                for pragma in ("journal_mode = DELETE", "synchronous = OFF", "recursive_triggers = ON"):
+                    connection.execute(f"PRAGMA {pragma}")
+                connection.execute("BEGIN")
+                _migrate(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.close()
+                raise
+        return cls(connection, path, clock or SystemClock(), entropy)
+
+    def refuse_imported(self) -> None:
+        """Raises StoreImported for a copy for reading; `open` does, and whoever would act before it opens a store."""
+        if self.origin is not None:
+            raise StoreImported(
+                f"{self._path} was imported: it is a copy for reading, and nothing is started or written there",
+                "to act, name your own project: loop -C DIR; to read it: loop status, verify, why, step",
+            )
+
     def close(self) -> None:
         """Close the connection; the log must not be used after."""
         self._connection.close()
@@ -234,6 +282,8 @@ class EventLog:
     def _prepare(self, release: str) -> None:
         connection = self._connection
         before = _schema(connection, self._path)
+        if before >= SINCE_SCHEMA:
+            self.refuse_imported()
         mode = "wal" if wal_is_safe() else "delete"
         self._patiently(f"PRAGMA journal_mode = {mode}")
         for pragma in ("synchronous = FULL", "foreign_keys = ON", "recursive_triggers = ON"):
@@ -322,7 +372,7 @@ class EventLog:
         except sqlite3.OperationalError:  # no table yet
             rows = []
         if not rows:
-            return self.head() if _schema(self._connection, self._path) else Head(0, None, GENESIS)
+            return self.head() if _schema(self._connection, self._path) else BEGINNING
         head = Head(*rows[0])
         if head.position != self._ours[0]:
             _schema(self._connection, self._path)
@@ -385,33 +435,55 @@ class EventLog:
         """The store's name for good, from `store.migrated` at position 1; empty for an empty log."""
         if self._store_id is None:
             row = self._row("SELECT data FROM events WHERE position = 1")
-            self._store_id = "" if row is None else str(loads(row[0])["store"])
+            if row is not None:
+                self._store_id = str(loads(row[0])["store"])
+            else:
+                self._store_id = "" if self.origin is None else self.origin.store
         return self._store_id
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where an imported store comes from; None for a store of our own."""
+        if self._origin == "unread":
+            known = self.schema() >= SINCE_SCHEMA
+            row = self._row(f"SELECT {', '.join(Origin._fields)} FROM origin") if known else None
+            found = None if row is None else Origin(*row)
+            self._origin = None if found is None else found._replace(redacted=bool(found.redacted))
+        return self._origin
+
+    def base(self) -> Head:
+        """The event before the log's first: the empty log's, but where an import holds only a range."""
+        origin = self.origin
+        return BEGINNING if origin is None else Head(origin.position, origin.at, origin.hash)
 
     def head(self) -> Head:
         """The newest event."""
         row = self._row("SELECT position, at, hash FROM events ORDER BY position DESC LIMIT 1")
-        return Head(0, None, GENESIS) if row is None else Head(*row)
+        return self.base() if row is None else Head(*row)
 
     def at(self, position: int) -> Head:
         """The event at `position` as if it were the newest; position 0 is the empty log.
 
         Raises StoreError where there is none.
         """
-        if position == 0:
-            return Head(0, None, GENESIS)
         row = self._row("SELECT position, at, hash FROM events WHERE position = ?", (position,))
-        if row is None:
-            raise StoreError(f"the log has no position {position}", f"it ends at {self.head().position}")
-        return Head(*row)
+        if row is not None:
+            return Head(*row)
+        base = self.base()
+        if position == base.position:
+            return base
+        raise StoreError(
+            f"the log has no position {position}",
+            f"it begins at {base.position + 1} and ends at {self.head().position}",
+        )
 
     def position_at(self, at: str) -> int:
-        """The last position whose time is not after `at` (stored text); 0 where the log begins later.
+        """The last position whose time is not after `at` (stored text); the base's, or 0, where the log begins later.
 
         Where the clock was stepped back the log's order rules: the answer is the newest such event.
         """
         row = self._row("SELECT position FROM events WHERE at <= ? ORDER BY position DESC LIMIT 1", (at,))
-        return 0 if row is None else int(row[0])
+        return self.base().position if row is None else int(row[0])
 
     def events(self, after: int = 0, upto: int | None = None) -> Iterator[Event]:
         """Events after a position in order, decoded and upcast, fetched in pages."""

@@ -13,7 +13,13 @@ from events.errors import StoreTooNew
 
 Upcaster = Callable[[Json], Json]
 
-UPCASTERS: dict[tuple[str, int], Upcaster] = {}
+
+def _lock_acquired_1(data: Json) -> Json:
+    """Before lock histories of other programs could be imported."""
+    return {"foreign": None, **data}
+
+
+UPCASTERS: dict[tuple[str, int], Upcaster] = {("lock.acquired", 1): _lock_acquired_1}
 
 
 def upcast(type: str, version: int, data: Json) -> Json:

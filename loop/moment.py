@@ -17,10 +17,14 @@ from projections.state import State
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A position of the log and the time that counts as now there (microseconds)."""
+    """A position of the log and the time that counts as now there (microseconds).
+
+    `since` is where windows begin: None, as long as the config says; at the head of an imported store its first event.
+    """
 
     position: int
     now: int
+    since: int | None = None
 
     @property
     def at(self) -> str:
@@ -37,18 +41,23 @@ def resolve(log: EventLog, text: str | None, clock: Clock | None = None) -> Mome
 
     Digits are a position, whose event's time is now; a time (ISO, or `14:03` today) and `-5m` are a time, with the last
     position not after it; the id of a session is its start, of a pass its decision, of an event itself. Raises
-    UsageError for anything else, for a position beyond head, and for an id that is unknown or not unique.
+    UsageError for anything else, for a position beyond head or before a range, and for an id that is unknown or not
+    unique. In an imported store, whose time does not go on, the last event's time is now.
     """
     head = log.head()
-    clock = clock or SystemClock()
-    present = max(clock.now(), to_micros(head.at) if head.at else 0)
+    newest = to_micros(head.at) if head.at else 0
+    imported = log.origin is not None
+    present = newest if imported else max((clock or SystemClock()).now(), newest)
     if text is None:
-        return Moment(head.position, present)
+        return Moment(head.position, present, _first(log) if imported else None)
     text = text.strip()
     if text.isascii() and text.isdigit():
         return _position(log, int(text), present)
     time = parse_time(text, present)
     if time is not None:
+        base = log.base()
+        if base.at is not None and to_text(time) < base.at:
+            raise UsageError(f"{text} is before this range of a log, which begins after {base.at}", "name a later time")
         return Moment(log.position_at(to_text(time)), time)
     return _position(log, position_of(log, text), present)
 
@@ -124,8 +133,17 @@ def unique(log: EventLog, prefix: str, kinds: tuple[str, ...] = ("session", "tic
     raise UsageError(f"{prefix!r} is ambiguous: {', '.join(id for _, id in found)}", "write more of the id")
 
 
+def _first(log: EventLog) -> int | None:
+    """The time of the log's first event."""
+    at = log.at(log.base().position + 1).at
+    return None if at is None else to_micros(at)
+
+
 def _position(log: EventLog, position: int, present: int) -> Moment:
-    head = log.head()
+    head, base = log.head(), log.base()
+    if position < base.position:
+        text = f"position {position} is before this range of a log, which begins after {base.position}"
+        raise UsageError(text, f"{base.position} to {head.position} can be asked")
     if position > head.position:
         raise UsageError(f"position {position} is beyond the log's head, {head.position}", "0 to head can be asked")
     found = log.at(position)

@@ -15,10 +15,15 @@ OVER = 2.0  # share over target from which an allocation is a problem
 DEFAULT_WINDOW = 48 * 3_600_000_000
 
 
-def status(state: State, now: int) -> dict[str, Any]:
-    """The status object at `now` (microseconds)."""
+def status(state: State, now: int, since: int | None = None) -> dict[str, Any]:
+    """The status object at `now` (microseconds); windows begin at `since`, or are as long as the config says.
+
+    Of another program's lock history, what that cannot tell is null, and never zero.
+    """
     config = state.control["config"]
     window = DEFAULT_WINDOW if config is None else round(config["window"] * 1_000_000)
+    if since is not None:
+        window = max(now - since, 1_000_000)
     peak, peak_at = figures.peak(state, now, window)
     fire = figures.next_fire(state, now)
     last = state.control["last"]
@@ -29,7 +34,7 @@ def status(state: State, now: int) -> dict[str, Any]:
         "problems": [],
         "slots": {
             "capacity": config["slots"] if config else None,
-            "live": len(state.sessions["live"]),
+            "live": figures.live(state),
             "peak": peak,
             "peak_at": peak_at,
         },
@@ -45,7 +50,7 @@ def status(state: State, now: int) -> dict[str, Any]:
         "sessions": {"live": _live(state), "recent": state.sessions["recent"][::-1]},
         "noop": figures.noop(state),
         "backends": _backends(state, now),
-        "categories": figures.categories(state, now),
+        "categories": figures.categories(state, now, window),
         "selection": figures.selection(state, now, window),
         "last_tick": None
         if last is None
@@ -58,7 +63,21 @@ def status(state: State, now: int) -> dict[str, Any]:
         "window": {"seconds": window // 1_000_000, "truncated": figures.window_truncated(state, now, window)},
     }
     report["problems"] = problems(state, now, report)
+    if (foreign := figures.foreign(state)) is not None:
+        report["foreign"] = foreign
+        if figures.only_locks(state):
+            _unknown(report)
     return report
+
+
+def _unknown(report: dict[str, Any]) -> None:
+    """Empty every field that a lock history says nothing of."""
+    report["mode"] = None
+    report["noop"] = dict.fromkeys(report["noop"])
+    report["backends"] = {"available": None, "total": None, "items": []}
+    report["selection"].update(rules=None, rejected=None, intent_lost=None)
+    for ratio in ("granted", "followed"):
+        report["selection"][ratio] = {"count": None, "of": None}
 
 
 def mode(state: State, now: int) -> str:

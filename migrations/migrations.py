@@ -82,3 +82,52 @@ def m0002_views(db: Database) -> None:
     """The log as rows, for people: sessions, lock_intervals, decisions, spawns_by_category."""
     for name, text in VIEWS.items():
         db.execute(f"CREATE VIEW {name} AS {text.strip()}")
+
+
+@migrations()
+def m0003_imports(db: Database) -> None:
+    """What an imported store must hold beside its events: where it is from, and the digests of what was redacted.
+
+    A store with a row in `origin` is a copy for reading. Its log may begin behind a position (`position`, `at` and
+    `hash` are then the event's before its first, `state` what was folded up to there by the folds of that name), so
+    that the first position is no longer always 1.
+    """
+    for statement in (
+        """
+        CREATE TABLE origin (
+          one         INTEGER PRIMARY KEY CHECK (one = 1),
+          kind        TEXT    NOT NULL CHECK (kind = 'export' OR kind = 'gptme-locks'),
+          store       TEXT    NOT NULL,
+          position    INTEGER NOT NULL CHECK (position >= 0),
+          at          TEXT    CHECK ((at IS NULL) = (position = 0)),
+          hash        BLOB    NOT NULL CHECK (length(hash) = 32),
+          folds       TEXT,
+          state       BLOB    CHECK ((state IS NULL) = (position = 0)),
+          redacted    INTEGER NOT NULL CHECK (redacted BETWEEN 0 AND 1),
+          release     TEXT    NOT NULL,
+          imported_at TEXT    NOT NULL
+        ) STRICT
+        """,
+        """
+        CREATE TABLE redacted (
+          position INTEGER PRIMARY KEY REFERENCES events,
+          digest   BLOB    NOT NULL CHECK (length(digest) = 32)
+        ) STRICT
+        """,
+        *(
+            f"""
+        CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table}
+        BEGIN SELECT RAISE(ABORT, 'what an import brought is not changed'); END
+        """
+            for table in ("origin", "redacted")
+            for verb in ("UPDATE", "DELETE")
+        ),
+        "DROP TRIGGER events_no_gap",
+        """
+        CREATE TRIGGER events_no_gap BEFORE INSERT ON events
+        WHEN NEW.position <> coalesce(
+          (SELECT max(position) FROM events), (SELECT position FROM origin), 0) + 1
+        BEGIN SELECT RAISE(ABORT, 'the next position is head + 1'); END
+        """,
+    ):
+        db.execute(statement)

@@ -11,6 +11,7 @@ from typing import Any
 from events.envelope import to_micros, to_text
 from projections import schedule
 from projections.fold import EXACT, first_hour, truncated
+from projections.foreign import Counts
 from projections.state import State
 from projections.view import cooldown_until, counted
 
@@ -62,16 +63,61 @@ def noop(state: State) -> dict[str, Any]:
     }
 
 
+def only_locks(state: State) -> bool:
+    """Whether all that is known are another program's locks: then the rest is unknown, and not zero."""
+    return bool(state.locks["foreign"]["total"]["acquired"]) and state.sessions["requested"] == 0
+
+
+def foreign(state: State) -> dict[str, Any] | None:
+    """Another program's locks: peak, overlaps certain and possible, releases that are missing; None without any."""
+    found = state.locks["foreign"]
+    if found["since"] is None:
+        return None
+    keys = sorted(found["keys"].items(), key=lambda item: (-item[1]["certain"], -item[1]["acquired"], item[0]))
+    return {
+        "from": found["since"],
+        "to": found["until"],
+        **_acquisitions(found["total"]),
+        "orphan_releases": found["orphans"],
+        "peak": {
+            "count": found["peak"] or None,
+            "at": found["peak_at"],
+            "possible": found["peak_possible"] or None,
+        },
+        "locks": [{"key": key, **_acquisitions(counts)} for key, counts in keys],
+    }
+
+
+def _acquisitions(counts: Counts) -> dict[str, Any]:
+    overlaps = {name: counts[name] for name in ("certain", "same_second", "unknown")}
+    possible = counts["same_second"] + counts["unknown"]
+    return {
+        "acquisitions": counts["acquired"],
+        "unreleased": counts["unreleased"],
+        "overlaps": {**overlaps, "possible": possible},
+    }
+
+
+def live(state: State) -> int | None:
+    """How many sessions live; None where only another program's locks are known."""
+    return None if only_locks(state) else len(state.sessions["live"])
+
+
 def peak(state: State, now: int, window: int) -> tuple[int | None, str | None]:
-    """The most sessions alive at once in the window, and when; (None, None) before the first."""
+    """The most sessions alive at once in the window, and when; (None, None) before the first.
+
+    Of another program's locks it is the most that were certainly held at once, in all of the history.
+    """
+    if only_locks(state):
+        return state.locks["foreign"]["peak"], state.locks["foreign"]["peak_at"]
     first, last = first_hour(now, window), first_hour(now, 0)
     most, when = 0, None
     for hour, (count, at) in sorted(state.sessions["peaks"].items()):
         if first <= hour <= last and count > most:
             most, when = count, at
-    live = len(state.sessions["live"])
-    if live > most:
-        return live, state.at
+    alive = len(state.sessions["live"])
+    if alive > most:
+        return alive, state.at
     return (None, None) if state.sessions["requested"] == 0 else (most, when)
 
 
@@ -84,15 +130,15 @@ def targets(config: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
-def categories(state: State, now: int) -> list[dict[str, Any]]:
-    """One line per configured category: what it got in the allocation window, against its target."""
+def categories(state: State, now: int, window: int | None = None) -> list[dict[str, Any]]:
+    """One line per configured category: what it got in a window (the allocation window), against its target."""
     config = state.control["config"]
     if config is None:
         return []
-    counts = counted(state, now, round(config["window"] * 1_000_000))
+    counts = counted(state, now, round(config["window"] * 1_000_000) if window is None else window)
     total = sum(counts.get(name, (0, 0.0))[0] for name in config["categories"])
     wanted = targets(config)
-    live = [session["category"] for session in state.sessions["live"].values()]
+    running = [session["category"] for session in state.sessions["live"].values()]
     lines = []
     for name in config["categories"]:
         spawned, seconds = counts.get(name, (0, 0.0))
@@ -112,7 +158,7 @@ def categories(state: State, now: int) -> list[dict[str, Any]]:
                 "enough_data": target is not None and target * total >= ENOUGH,
                 "neglected": target is not None and gap * target > NEGLECT,
                 "supply": None,
-                "live": live.count(name),
+                "live": running.count(name),
                 "last_started_at": last[0] if last else None,
                 "cooldown_until": None if cooling is None else to_text(cooling),
             }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from events.envelope import Event
+from projections import foreign
 from projections.fold import RECENT, Handlers, keep_recent
 
 INTERVALS_KEPT = 8  # per key; a session cannot overlap one that ended eight holders ago without overlapping a later one
@@ -40,12 +41,14 @@ class Locks(TypedDict):
     violations: int
     items: list[Violation]
     found: list[list[Any]]  # [key, later token] already counted
+    foreign: foreign.Foreign
 
 
 def initial() -> Locks:
     return Locks(
-        held={}, claims={}, last_token={}, intervals={}, acquired=0, violations=0, items=[], found=[]
-    )
+        held={}, claims={}, last_token={}, intervals={}, acquired=0, violations=0, items=[], found=[],
+        foreign=foreign.initial(),
+    )  # fmt: skip
 
 
 def requested(state: Locks, event: Event) -> None:
@@ -61,6 +64,10 @@ def acquired(state: Locks, event: Event) -> None:
     data = event.data
     key, token = data["key"], data["token"]
     if data["imported"]:
+        if data["foreign"] is not None:
+            state["acquired"] += 1
+            if foreign.acquired(state["foreign"], event):
+                _violation(state, event, "foreign_overlap", key, token)
         return
     state["acquired"] += 1
     before = state["last_token"].get(key, 0)
@@ -76,6 +83,7 @@ def released(state: Locks, event: Event) -> None:
     data = event.data
     key, token = data["key"], data["token"]
     if data["imported"]:
+        foreign.released(state["foreign"], event)
         return
     held = state["held"].get(key)
     if held is not None and held["token"] == token:
@@ -114,9 +122,7 @@ def _violation(state: Locks, event: Event, kind: str, key: str, token: int) -> N
         return
     keep_recent(state["found"], [key, token], FINDINGS_KEPT)
     state["violations"] += 1
-    item = Violation(
-        position=event.position, at=event.at, kind=kind, key=key, token=token, session=event.session
-    )
+    item = Violation(position=event.position, at=event.at, kind=kind, key=key, token=token, session=event.session)
     keep_recent(state["items"], item, RECENT)
 
 

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from events import envelope, lifecycle, upcast
+from events.errors import StoreError
 from events.store import EventLog
 from projections.state import State
 
@@ -33,17 +34,41 @@ def version() -> str:
 def load(log: EventLog, upto: int | None = None, progress: Callable[[int], None] | None = None) -> State:
     """The State at `upto` (head without it): the newest usable snapshot and the tail behind it."""
     end = log.head().position if upto is None else upto
-    state = State()
+    state = None
     if end > EVERY and (found := log.load_snapshot(version(), end)) is not None:
         try:
             state = State.load(zlib.decompress(found[1]))
         except (zlib.error, ValueError, KeyError):  # damaged: `loop verify` says so, the log itself is whole
-            state = State()
+            state = None
+    if state is None:
+        state = first(log)
     return state.fold(log.events(state.position, end), progress)
+
+
+def first(log: EventLog) -> State:
+    """The State before the log's first event: what came with it where an import holds only a range.
+
+    Raises StoreError where other folds than today's made that.
+    """
+    origin = log.origin
+    if origin is None or origin.state is None:
+        return State()
+    if origin.folds != version():
+        raise StoreError(
+            f"this store begins behind position {origin.position}, with a state that other folds made"
+            f" ({origin.folds}, of loop {origin.release}; today's are {version()})",
+            f"read it with loop {origin.release}, or import an export of the whole log",
+        )
+    return State.load(zlib.decompress(origin.state))
+
+
+def packed(state: State) -> bytes:
+    """A State as snapshots and origins hold it."""
+    return zlib.compress(state.dump(), 6)
 
 
 def save(log: EventLog, state: State) -> None:
     """Keep a snapshot of `state` if the newest is more than EVERY events behind. For writers, after their work."""
     found = log.load_snapshot(version(), state.position)
     if state.position - (found[0] if found else 0) > EVERY:
-        log.save_snapshot(version(), state.position, zlib.compress(state.dump(), 6))
+        log.save_snapshot(version(), state.position, packed(state))

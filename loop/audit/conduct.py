@@ -1,7 +1,8 @@
 """Whether the loop kept its own rules, from the events alone: tokens, locks, slots, ends.
 
-It keeps its own account of who lives and who holds what and never looks at the projections, so that a wrong fold cannot
-hide a wrong log. What it remembers is bounded by the keys and the live sessions, not by the length of the log.
+It keeps its own account of who lives and who holds what and never looks at the projections once it has begun, so that a
+wrong fold cannot hide a wrong log. What it remembers is bounded by the keys and the live sessions, not by the length of
+the log.
 """
 
 from __future__ import annotations
@@ -9,20 +10,27 @@ from __future__ import annotations
 from events.envelope import Event
 from events.lifecycle import SESSION_ENDS
 from loop.audit.checks import Tally
+from projections.state import State
 
 
 class Conduct:
     """Feed it every event in order with `see`; then `tallies` has the verdicts."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: State) -> None:
+        """`before` is what a range of a log came with, from which its sessions go on; else nothing has happened."""
         self.tokens = Tally("tokens")
         self.starts = Tally("starts_locked")
         self.slots = Tally("slots")
         self.ends = Tally("ends")
-        self._live: dict[str, tuple[int, list[str]]] = {}  # session -> its token, its keys
-        self._holders: dict[str, int] = {}  # key -> the token that holds it
-        self._last: dict[str, int] = {}  # key -> the highest token that ever took it
-        self._limits: tuple[int, int] | None = None  # slots and respawns in force
+        sessions, locks, config = before.sessions["live"], before.locks, before.control["config"]
+        # session -> its token, its keys; key -> the token that holds it; key -> the highest token that ever took it
+        self._live: dict[str, tuple[int, list[str]]] = {
+            id: (live["token"], list(live["keys"])) for id, live in sessions.items()
+        }
+        self._holders: dict[str, int] = {key: held["token"] for key, held in locks["held"].items()}
+        self._last: dict[str, int] = dict(locks["last_token"])
+        # slots and respawns in force
+        self._limits = None if config is None else (int(config["slots"]), int(config["respawn"]["limit"]))
         self._handlers = {
             "loop.configured": self._configured,
             "session.requested": self._requested,

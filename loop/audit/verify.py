@@ -13,7 +13,7 @@ from collections.abc import Callable
 from orjson import loads
 
 from events import audit
-from events.chain import GENESIS, link
+from events.chain import link
 from events.envelope import Record
 from events.errors import StoreError, StoreTooNew
 from events.store import EventLog
@@ -21,7 +21,7 @@ from loop.audit import projected
 from loop.audit.again import SEGMENT, Again, Segment, workers_for
 from loop.audit.checks import Check, Report, Tally
 from loop.audit.conduct import Conduct
-from projections.state import State
+from projections import snapshots
 
 Progress = Callable[[int, int], None]
 
@@ -40,23 +40,26 @@ def verify(
 
     `anchor` is a position and the hash (hex) it had once; `progress` hears (events done, events in all) every 10,000.
     `workers` processes make the decisions again: by default as many as there are cores, and none for a short log.
-    Raises StoreError where the file cannot be read at all.
+    A range, which has no genesis, is checked from the state that came with it. Raises StoreError where the file cannot
+    be read at all.
     """
     total = log.head().position
-    rows = Rows()
-    walk = _Walk(log, workers_for(total) if workers is None else workers)
+    rows = Rows(log)
+    walk = _Walk(log, workers_for(total - log.base().position) if workers is None else workers)
     intervals, projections = Tally("lock_intervals"), Tally("projections")
     try:
-        for page in audit.pages(log, 0, total):
+        for page in audit.pages(log, rows.position, total):
+            digests = audit.digests(log, page)
             for record in page:
-                rows.see(record)
+                rows.see(record, digests.get(record.position))
                 walk.see(record)
                 if progress is not None and rows.count % PROGRESS == 0:
                     progress(rows.count, total)
         with audit.still(log) as head:  # what others appended meanwhile is a handful, so this is short
             for page in audit.pages(log, rows.position, head):
+                digests = audit.digests(log, page)
                 for record in page:
-                    rows.see(record)
+                    rows.see(record, digests.get(record.position))
                     walk.see(record)
             walk.flush()
             _by_sql(log, walk, rows.stepped_back, intervals, projections)
@@ -78,24 +81,27 @@ def verify(
 class Rows:
     """Positions, chain and time: what rows must be whatever they say."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: EventLog) -> None:
         self.positions, self.chain, self.time = Tally("positions"), Tally("chain"), Tally("time")
         self.count = 0
-        self.position = 0
+        self.position, at, self._hash = log.base()
         self.stepped_back = False
-        self._hash = GENESIS
-        self._at = ""
+        self._at = at or ""
+        self._redacted = 0
+        if self.position:
+            self.chain.note = f"no genesis: a range, it follows from {self._hash.hex()[:16]}… at {self.position}"
         self._suspect: tuple[int, bytes | None] | None = None  # the first bad link, and the hash its content has
 
-    def see(self, record: Record) -> None:
-        """Judge the next row in order of position."""
+    def see(self, record: Record, digest: bytes | None = None) -> None:
+        """Judge the next row in order of position; `digest` is of its private part, where that was redacted."""
+        self._redacted += digest is not None
         position, at = record.position, record.at
         self.count += 1
         gap = position != self.position + 1
         if gap:
             self.positions.fail(self.position + 1, f"{self.position + 1} is missing: {position} comes next")
         try:
-            expected = link(self._hash, record)
+            expected = link(self._hash, record, _stands_in(record, digest))
         except ValueError:  # a private part without its salt, text that is not UTF-8
             expected = None
         if self._suspect is not None:
@@ -113,6 +119,9 @@ class Rows:
     def finish(self) -> None:
         """After the last row."""
         self.positions.checked = self.chain.checked = self.time.checked = self.count
+        if self._redacted:
+            told = f"{self._redacted} private parts redacted, by their digests"
+            self.chain.note = "; ".join(part for part in (self.chain.note, told) if part)
         if self._suspect is not None:
             self._explain(None, follows=False)
 
@@ -137,17 +146,24 @@ class Rows:
             self.chain.text = f"link: the hash of {position} was changed; what comes next follows from the right one"
 
 
+def _stands_in(record: Record, digest: bytes | None) -> bytes | None:
+    """The digest of a redacted row. Raises ValueError where the row has its private part all the same."""
+    if digest is not None and (record.private is not None or record.salt is not None):
+        raise ValueError("redacted, and yet there")
+    return digest
+
+
 class _Walk:
     """The decoded side of the pass: the State, the loop's conduct, and the segments whose decisions are made again."""
 
     def __init__(self, log: EventLog, workers: int) -> None:
         self.readable = Tally("readable")
-        self.conduct = Conduct()
         self.again = Again(log, workers)
-        self.state = State()
+        self.state = snapshots.first(log)
+        self.conduct = Conduct(self.state)
         self.stopped: int | None = None
         """The position at which folding ended; None while it goes on."""
-        self._segment = (self.state.dump(), 0)
+        self._segment = (self.state.dump(), self.state.position)
 
     def see(self, record: Record) -> None:
         self.readable.checked += 1
@@ -198,7 +214,10 @@ def _by_sql(log: EventLog, walk: _Walk, stepped_back: bool, intervals: Tally, pr
         overlaps = projected.intervals(log, intervals)
     except (StoreError, TypeError, ValueError) as error:
         intervals.fail(walk.stopped, f"cannot be computed: {error}")
-    if walk.stopped is None:
+    if log.base().position:
+        for tally in (intervals, projections):
+            tally.note = f"sessions requested up to {log.base().position} are not here, nor what SQL would find of them"
+    elif walk.stopped is None:
         try:
             projected.compare(log, walk.state, overlaps, stepped_back, projections)
         except (StoreError, TypeError, ValueError) as error:

@@ -52,7 +52,9 @@ class Walk:
 
     def __init__(self, log: EventLog, position: int, hear: Hear) -> None:
         self.log = log
-        self.position = max(1, position)
+        self.first = log.base().position + 1
+        """The log's first position."""
+        self.position = max(self.first, position)
         self.filter = ""
         self._way: Way | None = None
         self._hear = hear
@@ -73,7 +75,7 @@ class Walk:
         if wanted not in self._looks:
             if self._state is None or self._state.position != wanted - 1:
                 behind = wanted + 1 in self._looks  # walking back: the next steps will ask for those before
-                self._state = self._load(max(0, wanted - 1 - (BEHIND if behind else 0)))
+                self._state = self._load(max(self.first - 1, wanted - 1 - (BEHIND if behind else 0)))
             while self._state.position < wanted:
                 self._advance(self._state)
         return self._looks[wanted]
@@ -92,7 +94,7 @@ class Walk:
         found = self.log.load_snapshot(snapshots.version(), position)
         if found is not None and found[0] >= rung:
             return snapshots.load(self.log, position)
-        state = State.load(self._rungs[rung]) if rung else State()
+        state = State.load(self._rungs[rung]) if rung else snapshots.first(self.log)
         while state.position < position:
             upto = min(position, (state.position // STRIDE + 1) * STRIDE)
             state.fold(self.log.events(state.position, upto))
@@ -123,8 +125,8 @@ class Walk:
     def go(self, text: str) -> None:
         """To a position, time or id. Raises UsageError."""
         position = resolve(self.log, text).position
-        if position == 0:
-            raise UsageError(f"nothing had happened at {text}", "the log begins at position 1")
+        if position < self.first:
+            raise UsageError(f"nothing had happened at {text}", f"the log begins at position {self.first}")
         self.position = position
 
     def only(self, text: str) -> None:
@@ -153,7 +155,7 @@ class Walk:
     def _near(self, position: int, step: int) -> int | None:
         if self._way is not None:
             return self._way.next(position, step)
-        return position + step if 1 <= position + step <= self.head else None
+        return position + step if self.first <= position + step <= self.head else None
 
     def _passes(self, position: int) -> bool:
         return self._way is None or self._way.next(position - 1, 1) == position
@@ -183,8 +185,8 @@ class Walk:
 
     def _problems_before(self, position: int) -> Iterator[int]:
         end = position - 1
-        while end > 0:
-            begin = max(0, end - BLOCK)
+        while end >= self.first:
+            begin = max(self.first - 1, end - BLOCK)
             yield from reversed(list(self._problems_after(begin, end)))
             end = begin
 

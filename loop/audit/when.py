@@ -17,6 +17,7 @@ from events.store import EventLog
 from loop.audit.expression import Expression
 from loop.audit.terms import Instants, Term, Update, source_of, updater
 from loop.moment import Moment
+from projections import snapshots
 from projections.fold import Handler
 from projections.state import PROJECTIONS, State
 
@@ -138,10 +139,11 @@ class _Scan:
         self.holds_of = expression.holds
         self.progress = progress
         self.plan = _Plan(expression.terms)
-        self.first = start.position == 0  # the whole log: what holds from the first event on is opened by it
-        self.position = start.position or 1
-        self.state = start.state(log) if start.position else State().fold(log.events(0, 1))
-        self.now = to_micros(log.at(1).at or "") if self.first else start.now
+        base = log.base().position
+        self.first = start.position <= base  # the whole log: what holds from the first event on is opened by it
+        self.position = base + 1 if self.first else start.position
+        self.state = snapshots.load(log, self.position)
+        self.now = to_micros(log.at(self.position).at or "") if self.first else start.now
         self.values: dict[Term, Any] = {}
         self.holds = False
         self.seen = 0

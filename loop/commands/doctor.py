@@ -96,6 +96,8 @@ def examine(home: Home | None, error: ConfigError | None, environ: Mapping[str, 
         checks += [machine.sqlite(None if log is None else (home, log)), store, state_directory.wal(home)]
         if log is None or state is None:
             return Examination(tuple(checks), 0, None)
+        if log.origin is not None:  # what it tells of this machine, if anything, is of another
+            return Examination(tuple(checks), state.position, state.at)
         checks += [logs.lock_files(home, log, state), logs.run_directories(home, log), logs.fires(state, clock.now())]
         return Examination(tuple(checks), state.position, state.at)
     finally:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from events.clock import SystemClock
 from events.envelope import Record, to_text
 from events.store import EventLog, Filter
 from loop.moment import past, resolve, unique
@@ -73,7 +72,7 @@ def run(db: Path, query: Query, *, json_lines: bool, follow: bool) -> int:
 
 
 def _filter(log: EventLog, query: Query) -> Filter:
-    now = SystemClock().now()
+    now = resolve(log, None).now
     since, until = (None if text is None else to_text(past(text, now)) for text in (query.since, query.until))
     session = None if query.session is None else unique(log, query.session, ("session",))[1]
     return Filter(

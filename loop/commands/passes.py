@@ -45,6 +45,8 @@ def plan(
         raise UsageError("--payload brings an answer, --recorded and --at take a recorded one", "choose one of them")
     log = EventLog.read(home.db)
     try:
+        if not home.config.exists():
+            log.refuse_imported()
         moment = resolve(log, at)
         state = moment.state(log)
     finally:
@@ -146,6 +148,11 @@ def start(
 ) -> int:
     """Start one category by hand: outside the allowlist and its cool-down, but never past a lock or a full house."""
     refuse_inside(environ, "start")
+    log = EventLog.read(home.db)
+    try:
+        log.refuse_imported()  # before the config, which an imported store does not have
+    finally:
+        log.close()
     config = load(home.config)
     for what, name, known in (("category", category, config.categories), ("backend", backend, config.backends)):
         if name is not None and name not in known:

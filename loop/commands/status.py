@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 INVARIANTS = frozenset({"same_lock"})
+LOCKS_SHOWN = 12
 
 
 def run(db: Path, *, at: str | None, as_json: bool, watch: float | None, check: bool) -> int:
@@ -38,7 +39,7 @@ def read(db: Path, at: str | None) -> dict[str, Any]:
     log = EventLog.read(db)
     try:
         moment = resolve(log, at)
-        return status(moment.state(log), moment.now)
+        return status(moment.state(log), moment.now, moment.since)
     finally:
         log.close()
 
@@ -56,6 +57,8 @@ def render(report: Mapping[str, Any]) -> Group:
     """The report for 80 columns: problems first, then safe, right, useful, who runs, the categories, what is next."""
     from rich.console import Group
 
+    if report["mode"] is None:
+        return Group(_head(report), *_problems(report), foreign_table(report["foreign"]))
     parts = [_head(report), *_problems(report), _verdicts(report)]
     if report["sessions"]["live"]:
         parts.append(_live(report))
@@ -70,7 +73,10 @@ def _head(report: Mapping[str, Any]) -> Text:
 
     mode, as_of = report["mode"], report["as_of"]
     style = {"running": "bold green", "paused": "bold yellow", "draining": "bold yellow"}.get(mode, "bold red")
-    text = Text.assemble(("loop ", "bold"), (mode.replace("_", " "), style))
+    if mode is None:  # no loop was there to run or to pause
+        text = Text("locks of another program", "bold")
+    else:
+        text = Text.assemble(("loop ", "bold"), (mode.replace("_", " "), style))
     text.append(f"   as of {local(as_of['at'])}, position {as_of['position']}", "dim")
     return text
 
@@ -124,6 +130,41 @@ def _verdicts(report: Mapping[str, Any]) -> Any:
         text += f" and {len(limited) - 3} more" if len(limited) > 3 else ""
     table.add_row("backends", Text(text))
     return table
+
+
+def foreign_table(found: Mapping[str, Any]) -> Any:
+    """Another program's lock history: what is certain, what is possible, what nobody can tell."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    overlaps, peak = found["overlaps"], found["peak"]
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    table.add_row("span", f"{local(found['from'])} to {local(found['to'])}")
+    certain = f"{overlaps['certain']} same-lock overlaps in {found['acquisitions']} locks taken"
+    table.add_row("certain", Text(certain, "red" if overlaps["certain"] else "green"))
+    unknown = f"{overlaps['unknown']} locks were taken while the holder before had no release: overlap, or killed"
+    table.add_row("possible", f"{overlaps['same_second']} pairs share no more than a second · {unknown}")
+    at_once = "unknown" if peak["count"] is None else f"{peak['count']} at once, at {local(peak['at'])}"
+    if peak["possible"] != peak["count"]:
+        at_once += f"; at most {peak['possible']} if those without a release held on until their lock was taken again"
+    table.add_row("peak", at_once)
+    orphans = f"{found['orphan_releases']} releases without an acquire"
+    table.add_row("ends", f"{found['unreleased']} locks taken without a release · {orphans}")
+    for name in ("noop", "backends", "categories"):
+        table.add_row(name, Text("unknown", "dim"))
+    locks = Table(box=None, padding=(0, 1), header_style="dim")
+    locks.add_column("lock")
+    for name in ("taken", "certain", "possible", "unreleased"):
+        locks.add_column(name, justify="right", no_wrap=True)
+    for line in found["locks"][:LOCKS_SHOWN]:
+        pairs = line["overlaps"]
+        counts = (line["acquisitions"], pairs["certain"], pairs["possible"], line["unreleased"])
+        locks.add_row(Text(clean(line["key"], 40)), *map(str, counts))
+    rest = len(found["locks"]) - LOCKS_SHOWN
+    return Group(table, locks, *([Text(f"and {rest} more locks", "dim")] if rest > 0 else []))
 
 
 def _of(word: str, ratio: Mapping[str, int]) -> str:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +10,12 @@ from events.errors import UsageError
 from events.store import EventLog
 from loop.audit.verify import Check, Report, verify
 from loop.output import as_of, clean, console, message, print_json
+from loop.progress import progress
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 VIOLATED = 4  # exit code
-PATIENCE = 1.0  # seconds before a progress bar is shown
 CAVEAT = "A chain proves nothing against whoever can write the whole file; against that keep the anchor elsewhere."
 
 
@@ -31,8 +27,8 @@ def run(db: Path, *, anchor: str | None, as_json: bool) -> int:
     kept = None if anchor is None else parse_anchor(anchor)
     log = EventLog.read(db)
     try:
-        with _progress() as progress:
-            report = verify(log, anchor=kept, progress=progress)
+        with progress("verifying") as hear:
+            report = verify(log, anchor=kept, progress=hear)
     finally:
         log.close()
     if as_json:
@@ -106,27 +102,3 @@ def _command(check: Check, report: Report) -> str | None:
     if check.name == "positions":  # nothing is at this one
         return f"loop log --after {max(0, position - 2)} | head -3"
     return f"loop show {position}"
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr for whoever waits at a terminal; it comes only after PATIENCE and leaves nothing behind."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console(stderr=True), transient=True)
-    task = bar.add_task("")
-    begun = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        if not bar.live.is_started and time.monotonic() - begun > PATIENCE:
-            bar.start()
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield show
-    finally:
-        bar.stop()

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from events.clock import SystemClock
 from events.envelope import to_micros, to_text
 from events.errors import UsageError
 from events.store import EventLog, Filter
@@ -84,7 +83,7 @@ def _end(log: EventLog, until: str | None, at: str | None) -> Moment:
 def _start(log: EventLog, since: str | None, end: Moment) -> Moment:
     if since is None:
         return Moment(0, 0)
-    time = past(since, SystemClock().now())
+    time = past(since, resolve(log, None).now)
     start = Moment(log.position_at(to_text(time)), time)
     if start.now > end.now or start.position > end.position:
         raise UsageError(f"the search would begin at {start.at} and end at {end.at}", "let --since be the earlier")

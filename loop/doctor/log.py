@@ -41,6 +41,8 @@ def store(home: Home) -> tuple[Check, EventLog | None, State | None]:
         detail = f"{home.db} holds events that cannot be folded: {type(error).__name__} {error}"
         return Check("store", "fail", detail, "look at it: loop log --json"), log, None
     detail = f"{home.db}, at position {state.position}, quick_check ok"
+    if log.origin is not None:
+        return Check("store", "ok", f"{detail}; imported, a copy for reading: nothing can be started here"), log, state
     if schema < SCHEMA:
         detail += f"; schema {schema}, this loop writes {SCHEMA}"
         mend = "the next pass migrates it, or: loop doctor --fix"

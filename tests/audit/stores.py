@@ -110,8 +110,13 @@ def folded(rows: Sequence[Record]) -> State:
 
 def schema_1(path: Path) -> Path:
     """The store that a loop of schema 1 left."""
+    return released(path, 1)
+
+
+def released(path: Path, schema: int) -> Path:
+    """The store that a loop of an older schema left."""
     connection = sqlite3.connect(path)
-    connection.executescript((ROOT / "tests" / "fixtures" / "schema_1.sql").read_text())
+    connection.executescript((ROOT / "tests" / "fixtures" / f"schema_{schema}.sql").read_text())
     connection.close()
     return path
 

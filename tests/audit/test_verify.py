@@ -19,9 +19,9 @@ from stores import (
     detail,
     failing,
     records,
+    released,
     replaced,
     report_of,
-    schema_1,
     tamper,
     write,
 )
@@ -83,17 +83,20 @@ def test_progress_is_told_now_and_then(tmp_path: Path, sound: Rows, monkeypatch:
 
 
 @pytest.mark.parametrize("migrated", [False, True])
-def test_a_store_of_schema_1_verifies_before_and_after_its_migration(tmp_path: Path, migrated: bool) -> None:
-    path = schema_1(tmp_path / "loop.db")
+@pytest.mark.parametrize("schema", range(1, SCHEMA))
+def test_a_store_of_each_older_schema_verifies_before_and_after_its_migration(
+    tmp_path: Path, schema: int, migrated: bool
+) -> None:
+    path = released(tmp_path / "loop.db", schema)
     if migrated:
         EventLog.open(path).close()
     log = EventLog.read(path)
     report = verify(log)
-    assert (log.schema(), failing(report)) == (SCHEMA if migrated else 1, {})
-    assert report.events == 45 + migrated
+    assert (log.schema(), failing(report)) == (SCHEMA if migrated else schema, {})
+    assert report.events == 44 + schema + migrated, "each migration appends one"
     assert {check.name: check.checked for check in report.checks}["lock_intervals"] == 4
     stored = {name for kind, name in audit.objects(log) if kind == "view"}
-    assert len(stored) == (4 if migrated else 0)
+    assert len(stored) == (4 if migrated or schema > 1 else 0)
     log.close()
 
 

@@ -1,0 +1,1 @@
+"""Logs as files: exports, their import, and the lock histories of other programs."""
