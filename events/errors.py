@@ -61,6 +61,12 @@ class StoreError(LoopError):
     code = "store"
 
 
+class StoreGone(StoreError):
+    """The file was removed, replaced or overwritten while it was open: what is written now nobody would find."""
+
+    code = "store_gone"
+
+
 class StoreTooNew(StoreError):
     """The store was written by a newer loop; an older one would misread it."""
 
