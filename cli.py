@@ -61,7 +61,7 @@ class LoopGroup(TyperGroup):
             raise
         except Exception as error:
             _debug()
-            hint = "this is a bug in loop; LOOP_DEBUG=1 shows where"
+            hint = "a bug in loop (LOOP_DEBUG=1 shows where), or a damaged log: loop verify"
             return _fail("bug", f"{type(error).__name__}: {error}", hint, 1, as_json)
         return code if isinstance(code, int) else 0
 

@@ -61,6 +61,10 @@ class StoreError(LoopError):
     code = "store"
 
 
+DAMAGED = "see what else is wrong: loop verify; then restore the store from a backup"
+"""The mend for whatever a fault has made of a row."""
+
+
 class StoreGone(StoreError):
     """The file was removed, replaced or overwritten while it was open: what is written now nobody would find."""
 

@@ -20,7 +20,7 @@ from events import place
 from events.chain import GENESIS, link
 from events.clock import Clock, SystemClock
 from events.envelope import COLUMNS, Event, Record, short_id, to_json, to_micros, to_text
-from events.errors import LoopError, StoreBusy, StoreError, StoreGone, StoreTooNew
+from events.errors import DAMAGED, LoopError, StoreBusy, StoreError, StoreGone, StoreTooNew
 from events.upcast import upcast
 from migrations import APPLICATION_ID
 from migrations import SCHEMA as SCHEMA
@@ -41,7 +41,6 @@ RETRY_SECONDS = 0.001  # constant: SQLite's own back-off lets old waiters starve
 CLOCK_TOLERANCE = 2_000_000  # microseconds that the wall clock may lag behind the log without being called stepped
 
 WAL_LIMIT = 64 << 20  # bytes; a longer write-ahead log is cut back to this once it has been written into the store
-DAMAGED = "see what else is wrong: loop verify; then restore the store from a backup"
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _INSERT = f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
@@ -676,7 +675,7 @@ def _as_ours(path: Path | None, error: sqlite3.Error) -> StoreError | StoreBusy:
         return StoreBusy(f"{path}: {error}", "nothing was written; run the command again")
     hint = {
         sqlite3.SQLITE_NOTADB: "the file is no loop store; restore it from a backup or name another loop.state",
-        sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a backup",
+        sqlite3.SQLITE_CORRUPT: f"the file is damaged: {DAMAGED}",
         sqlite3.SQLITE_FULL: "free some space; nothing of this step was written",
         sqlite3.SQLITE_READONLY: "make the directory and the file writable, or name another loop.state",
         sqlite3.SQLITE_CANTOPEN: "check that the directory exists and can be written",

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from events.envelope import Event
-from events.errors import StoreTooNew
+from events.errors import DAMAGED, StoreError, StoreTooNew
 from projections import allocation, backends, control, locks, outcomes, selection, sessions
 from projections.fold import Handler
 
@@ -94,11 +94,18 @@ class State:
         self.at = event.at
 
     def fold(self, events: Iterable[Event], progress: Callable[[int], None] | None = None) -> State:
-        """Fold all of `events` in place and return self; `progress` hears the position now and then."""
-        for event in events:
-            self.apply(event)
-            if progress is not None and event.position % 10_000 == 0:
-                progress(event.position)
+        """Fold all of `events` in place and return self; `progress` hears the position now and then.
+
+        Raises StoreError for an event that a fault has made unlike any that we append, or that is not the next one.
+        """
+        try:
+            for event in events:
+                self.apply(event)
+                if progress is not None and event.position % 10_000 == 0:
+                    progress(event.position)
+        except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            told = f"{type(error).__name__} {error}"
+            raise StoreError(f"event {self.position + 1} is missing or cannot be folded: {told}", DAMAGED) from error
         return self
 
     def dump(self) -> str:

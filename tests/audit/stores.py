@@ -21,7 +21,7 @@ from projections.state import State
 Rows = list[Record]
 
 NAMES = [
-    "positions", "chain", "readable", "time", "triggers", "lock_intervals", "tokens", "starts_locked", "slots", "ends",
+    "file", "positions", "chain", "readable", "time", "triggers", "lock_intervals", "tokens", "starts_locked", "slots", "ends",
     "decisions", "snapshots", "projections",
 ]  # fmt: skip
 """The checks, in their order."""
