@@ -659,6 +659,8 @@ class _translated:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, sqlite3.Error):
             raise _as_ours(self.path, error) from error
+        if isinstance(error, UnicodeDecodeError):  # even SQLite's own message may quote what is no text any more
+            raise StoreError(f"{self.path}: a text in it is no UTF-8", DAMAGED) from error
         if isinstance(error, OSError):
             hint = "check the directory, its space and rights"
             raise StoreError(f"{self.path}: {error.strerror or error}", hint) from error
@@ -681,5 +683,5 @@ def _as_ours(path: Path | None, error: sqlite3.Error) -> StoreError | StoreBusy:
         sqlite3.SQLITE_CANTOPEN: "check that the directory exists and can be written",
         sqlite3.SQLITE_IOERR: "look at the disk and its free space; nothing of this step was written",
         sqlite3.SQLITE_PERM: "check the permissions of the file and its directory",
-    }.get(code, "run `loop doctor`")
+    }.get(code, DAMAGED if "UTF-8" in str(error) else "run `loop doctor`")
     return StoreError(f"{path}: {error}", hint)
