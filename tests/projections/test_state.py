@@ -6,6 +6,7 @@ import ast
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from given import (
@@ -29,7 +30,7 @@ from hypothesis import strategies as st
 
 from events import envelope, lifecycle, upcast
 from events.catalog import NoticeSent
-from events.envelope import Event
+from events.envelope import Event, to_micros
 from events.store import EventLog
 from loop.journal import Journal
 from projections import fold, snapshots
@@ -190,12 +191,14 @@ def test_a_snapshot_is_used_and_says_what_the_log_says(journal: Journal, monkeyp
 
 
 def test_a_stored_snapshot_and_its_tail_are_the_fold_of_all_at_every_position(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Any
 ) -> None:
     """One snapshot at a time, at each position, read back through the store for the head and for a later position."""
     monkeypatch.setattr(snapshots, "EVERY", 0)
-    log = written(history(7, 120).events, tmp_path / "loop.db")
+    written(history(7, 120).events, tmp_path / "loop.db").close()
+    log = EventLog.open(tmp_path / "loop.db", clock=clock)
     events = list(log.events())
+    clock.time = to_micros(events[-1].at)
     states = [folded(events[:position]).dump() for position in range(len(events) + 1)]
     used: list[int] = []
     fold = EventLog.events
