@@ -59,9 +59,8 @@ def settle(project: Project) -> None:
 
 @pytest.fixture
 def controller(project: Project) -> Iterator[subprocess.Popen[str]]:
-    """`loop run` with two sessions that it started and that go on, about to fire again every two seconds."""
+    """`loop run` with two sessions that it started and that go on; its next fire is an hour away."""
     project.configure("code", "news", slots=2, env={"NAP": "3"})
-    project.edit('every = "1h"', 'every = "2s"')
     running = project.spawn("run")
     wait_until(lambda: len(project.starts()) == 2, what="the first fire")
     wait_until(lambda: project.events("tick.finished"), what="the end of the first pass")
