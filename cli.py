@@ -30,6 +30,10 @@ EXIT_CODES = (
 )
 
 
+class ReaderLeft(Exception):
+    """Whoever read our output has gone, as in `loop log | head`: no error, and nothing more to do."""
+
+
 class LoopGroup(TyperGroup):
     """Takes -C and --config before or after the command, and turns our errors into messages and exit codes."""
 
@@ -39,13 +43,23 @@ class LoopGroup(TyperGroup):
 
     def main(self, args: Any = None, *rest: Any, **extra: Any) -> Any:
         arguments = list(sys.argv[1:] if args is None else args)
+        if sys.stdout is None:
+            sys.stdout = open(os.devnull, "w")  # started with its output closed, as by `>&-`
+        if sys.stderr is None:
+            sys.stderr = open(os.devnull, "w")
         try:
             code = self._run(arguments, "--json" in arguments, *rest, **extra)
             sys.stdout.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nobody to tell
+        except (BrokenPipeError, ReaderLeft):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody to tell
             code = 0
         sys.exit(code)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderLeft from None  # else Typer exits 1
 
     def _run(self, arguments: list[str], as_json: bool, *rest: Any, **extra: Any) -> int:
         """The command's exit code, whatever it raises."""
@@ -58,11 +72,11 @@ class LoopGroup(TyperGroup):
             return _usage(error, as_json)
         except (KeyboardInterrupt, typer.Abort):
             return INTERRUPTED
-        except BrokenPipeError:
+        except (BrokenPipeError, ReaderLeft):
             raise
         except Exception as error:
             _debug()
-            hint = "this is a bug in loop; LOOP_DEBUG=1 shows where"
+            hint = "a bug in loop (LOOP_DEBUG=1 shows where), or a damaged log: loop verify"
             return _fail("bug", f"{type(error).__name__}: {error}", hint, 1, as_json)
         return code if isinstance(code, int) else 0
 

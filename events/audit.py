@@ -27,19 +27,23 @@ def pages(log: EventLog, after: int, upto: int) -> Iterator[list[Record]]:
     """Every row after a position and up to another in order, in pages; no transaction is held between two of them.
 
     Text that is not UTF-8, which only a changed file can hold, comes with lone surrogates in the place of its bytes.
+    Raises StoreError behind the last row that can be read.
     """
     query = (
-        f"SELECT {', '.join(COLUMNS)} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT {PAGE}"
+        f"SELECT {', '.join(COLUMNS)} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"
     )
-    while True:
+    size = PAGE
+    while after < upto:
         try:
-            rows = log._rows(query, (after, upto))
+            rows = _page(log, query, (after, upto, size))
         except StoreError:
-            with _tolerant(log):
-                rows = log._rows(query, (after, upto))
+            if size == 1:
+                raise
+            size = 1  # what lies before the damage can still be read, row by row
+            continue
         if rows:
             yield [Record._make(row) for row in rows]
-        if len(rows) < PAGE:
+        if len(rows) < size:
             return
         after = rows[-1][0]
 
@@ -54,6 +58,14 @@ def digests(log: EventLog, page: Sequence[Record]) -> dict[int, bytes]:
     return {int(position): bytes(digest) for position, digest in rows}
 
 
+def _page(log: EventLog, query: str, values: tuple[int, int, int]) -> list[Any]:
+    try:
+        return log._rows(query, values)
+    except StoreError:
+        with _tolerant(log):
+            return log._rows(query, values)
+
+
 def event_of(record: Record) -> Event:
     """A row as folds see it. Raises ValueError for what is no JSON object, StoreTooNew for an unknown version."""
     data = loads(record.data)
@@ -63,6 +75,14 @@ def event_of(record: Record) -> Event:
     return Event(
         record.position, record.type, record.at, record.tick, record.cause, record.session, record.category, data
     )
+
+
+def damage(log: EventLog) -> list[str]:
+    """What SQLite finds damaged in the file, indexes against their tables included; a line each."""
+    try:
+        return [line for line in log._pragma("integrity_check") if line != "ok"]
+    except StoreError as error:
+        return [error.message]
 
 
 def objects(log: EventLog) -> Objects:
@@ -92,14 +112,20 @@ def query(log: EventLog, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any
 
 
 def stored_snapshots(log: EventLog, version: str, after: int, upto: int) -> Iterator[tuple[int, bytes]]:
-    """(position, state) of this version's snapshots between two positions, those whose hash is still the chain's."""
+    """(position, state) of this version's snapshots between two positions, those whose hash is still the chain's.
+
+    One that cannot be read comes as no bytes. Raises StoreError where not even their positions can.
+    """
     positions = log._rows(
         "SELECT s.position FROM snapshots s JOIN events e USING (position)"
         " WHERE s.version = ? AND s.position > ? AND s.position <= ? AND s.hash = e.hash ORDER BY s.position",
         (version, after, upto),
     )
     for (position,) in positions:
-        state = log._row("SELECT state FROM snapshots WHERE version = ? AND position = ?", (version, position))
+        try:
+            state = log._row("SELECT state FROM snapshots WHERE version = ? AND position = ?", (version, position))
+        except StoreError:
+            state = (b"",)
         if state is not None:  # else dropped meanwhile, by a writer with newer folds
             yield int(position), bytes(state[0])
 
@@ -110,12 +136,11 @@ def snapshot_count(log: EventLog) -> int:
 
 
 @contextmanager
-def still(log: EventLog) -> Iterator[int]:
-    """A read transaction in which the log stands still; gives the head's position. Keep it short: it pins the
-    write-ahead log."""
+def still(log: EventLog) -> Iterator[None]:
+    """A read transaction in which the log stands still. Keep it short: it pins the write-ahead log."""
     log._rows("BEGIN")
     try:
-        yield log.head().position
+        yield
     finally:
         log._rows("ROLLBACK")
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from events.errors import DAMAGED, StoreError
+
 Json = dict[str, Any]
 
 
@@ -49,6 +51,26 @@ class Record(NamedTuple):
 
 
 COLUMNS = Record._fields
+
+
+def content(record: Record) -> Json:
+    """The decoded `data` of a row. Raises StoreError for one that a fault has made unreadable."""
+    return _decoded(record, record.data)
+
+
+def private_content(record: Record) -> Json | None:
+    """The decoded `private` of a row, None where it has none. Raises StoreError like `content`."""
+    return None if record.private is None else _decoded(record, record.private)
+
+
+def _decoded(record: Record, text: str) -> Json:
+    try:
+        found = orjson.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"event {record.position} cannot be read: {error}", DAMAGED) from error
+    if type(found) is not dict:
+        raise StoreError(f"event {record.position} cannot be read: it holds no object but {text[:40]}", DAMAGED)
+    return found
 
 
 def to_text(microseconds: int) -> str:

@@ -73,6 +73,16 @@ class ImportFailed(LoopError):
     code = "import"
 
 
+DAMAGED = "see what else is wrong: loop verify; then restore the store from a backup"
+"""The mend for whatever a fault has made of a row."""
+
+
+class StoreGone(StoreError):
+    """The file was removed, replaced or overwritten while it was open: what is written now nobody would find."""
+
+    code = "store_gone"
+
+
 class StoreTooNew(StoreError):
     """The store was written by a newer loop; an older one would misread it."""
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from orjson import loads
 
+from events import place
 from events.chain import GENESIS, link
 from events.clock import Clock, SystemClock
 from events.envelope import COLUMNS, Event, Record, short_id, to_json, to_micros, to_text
-from events.errors import StoreBusy, StoreError, StoreImported, StoreTooNew
+from events.errors import DAMAGED, LoopError, StoreBusy, StoreError, StoreGone, StoreImported, StoreTooNew
 from events.origin import SINCE_SCHEMA, Origin
 from events.upcast import upcast
 from migrations import APPLICATION_ID
@@ -41,6 +42,9 @@ BUSY_SECONDS = 15.0  # how long a writer waits for the write lock
 RETRY_SECONDS = 0.001  # constant: SQLite's own back-off lets old waiters starve
 CLOCK_TOLERANCE = 2_000_000  # microseconds that the wall clock may lag behind the log without being called stepped
 
+WAL_LIMIT = 64 << 20  # bytes; a longer write-ahead log is cut back to this once it has been written into the store
+
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _INSERT = f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _HEAD = "SELECT position, at, hash FROM events ORDER BY position DESC LIMIT 1"
 _FOLD_COLUMNS = "position, type, version, at, tick, cause, session, category, data"
@@ -177,8 +181,9 @@ class EventLog:
         self._clock = clock
         self.entropy = entropy
         self._pid = os.getpid()
-        self._name = None if path is None else str(path)
-        self._file = _identity(self._name)
+        self._file = place.identity(path)
+        self._stamp = place.stamp(path)
+        self._seen = BEGINNING  # the newest event that this process has seen in a transaction
         self._store_id: str | None = None
         self._ours = -1, 0  # where the log ended after our last transaction: position, microseconds
         self._origin: Origin | Literal["unread"] | None = "unread"
@@ -200,12 +205,16 @@ class EventLog:
         StoreBusy, StoreImported (a copy for reading). Any number of processes may open a new store at once.
         """
         with _translated(path):
-            _refuse_traces_without_store(path)
-            _create_file(path)
+            place.refuse_loss(path)
+            place.create_file(path)
             connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
             log = cls(connection, path, clock or SystemClock(), entropy)
             try:
                 log._prepare(release)
+                expected = place.marked(path)
+                place.check_mark(path, expected, log.store_id)
+                if expected is None:
+                    place.mark(path, log.store_id)
             except BaseException:
                 connection.close()
                 raise
@@ -215,21 +224,27 @@ class EventLog:
     def read(cls, path: Path) -> EventLog:
         """The store at `path` read-only, whatever older schema it has; a missing one reads as an empty log."""
         with _translated(path):
+            place.refuse_loss(path)
             if not path.exists():
-                _refuse_traces_without_store(path)
                 return cls.empty()
-            uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-            connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)
+            expected = place.marked(path)  # before the file: a store born meanwhile is marked only then
+            connection = _connect_read_only(path)
             try:
                 connection.execute("PRAGMA query_only = ON")
                 version = _schema(connection, path)
                 if version == 0:  # created this instant by somebody who has not migrated it yet
+                    place.check_mark(path, expected, "")
                     connection.close()
                     return cls.empty()
+                log = cls(connection, path, SystemClock(), secrets.token_bytes)
+                with suppress(StoreError):  # a log so damaged that it has no id is for `verify` to look at
+                    log._store_id = log._read_store_id()
+                if log._store_id is not None:
+                    place.check_mark(path, expected, log._store_id)
             except BaseException:
                 connection.close()
                 raise
-        return cls(connection, path, SystemClock(), secrets.token_bytes)
+        return log
 
     @classmethod
     def empty(cls, schema: int = SCHEMA) -> EventLog:
@@ -253,7 +268,7 @@ class EventLog:
         Nothing of it is durable before it is synced as a whole.
         """
         with _translated(path):
-            _create_file(path)
+            place.create_file(path)
             connection = sqlite3.connect(path, isolation_level=None)
             try:
                 # A rollback journal: the finished store is one file, also readable where nothing can be written.
@@ -288,7 +303,7 @@ class EventLog:
         self._patiently(f"PRAGMA journal_mode = {mode}")
         for pragma in ("synchronous = FULL", "foreign_keys = ON", "recursive_triggers = ON"):
             connection.execute(f"PRAGMA {pragma}")
-        connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
         connection.execute("PRAGMA busy_timeout = 0")  # from here on the patience is ours: SQLite's starves old waiters
         if before == SCHEMA:
             return
@@ -296,6 +311,8 @@ class EventLog:
             before = _schema(connection, self._path)  # again: somebody may have migrated while we waited
             if before == SCHEMA:
                 return
+            if before == 0 and self._path is not None:
+                place.check_mark(self._path, place.marked(self._path), "")
             _migrate(connection)
             from events.catalog import StoreMigrated
 
@@ -332,23 +349,74 @@ class EventLog:
             with _translated(self._path):
                 self._patiently("COMMIT")
             self._ours = transaction.head, transaction.now
-        except BaseException:
+        except BaseException as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            if isinstance(error, StoreGone):
+                raise self._rescued(error) from None
             raise
+
+    def check_in_place(self) -> None:
+        """See that the file is still the one that was opened.
+
+        Raises StoreGone where it was removed, replaced or overwritten. Of a file that is only gone by its name, what it
+        held is first copied beside where it was.
+        """
+        try:
+            with _translated(self._path):
+                self._check_in_place()
+        except StoreGone as gone:
+            raise self._rescued(gone) from None
 
     def _check_in_place(self) -> None:
         """What is written into a file that nobody will find again is lost."""
-        if _identity(self._name) != self._file:
-            raise StoreError(
-                f"{self._path} was removed or replaced while it was open",
-                "nothing was written; end this process, restore the file, then start again",
-            )
+        if place.identity(self._path) != self._file:
+            raise StoreGone(f"{self._path} was removed or replaced while it was open")
+        stamp = place.stamp(self._path)
+        if stamp != self._stamp and self._path is not None:  # by a checkpoint, as a rule: every some hundred commits
+            self._check_contents(self._path)
+            self._stamp = stamp
+
+    def _check_contents(self, path: Path) -> None:
+        """That our newest event is in the file for others, too: our own connection may only remember it."""
+        position, _, hash = self._seen
+        if position == 0:
+            return
+        fresh = _connect_read_only(path)
+        try:
+            row = fresh.execute("SELECT hash FROM events WHERE position = ?", (position,)).fetchone()
+        except sqlite3.OperationalError as error:
+            if _code(error) in _BUSY:
+                return  # somebody has it to himself for a moment: look again next time
+            row = None
+        except sqlite3.DatabaseError:
+            row = None
+        finally:
+            fresh.close()
+        if row is None or row[0] != hash:
+            hint = "nothing more is written; end what runs, restore the file from a backup, then start again"
+            raise StoreGone(f"{path} was overwritten while it was open: position {position} is not in it", hint)
+
+    def _rescued(self, gone: StoreGone) -> StoreGone:
+        """The error with what was done about it: the log, still held open, copied to where `read` and `open` see it."""
+        if gone.hint or self._path is None:  # overwritten: there is nothing left to copy
+            return gone
+        try:
+            head = self.head()
+            target = place.rescue_of(self._path, head.position, head.hash)
+            _copy(self._connection, target)
+        except (sqlite3.Error, OSError, LoopError) as error:
+            hint = f"its log could not be copied ({error}); while process {os.getpid()} lives, it is in /proc/*/fd"
+            return StoreGone(gone.message, hint)
+        return StoreGone(
+            f"{gone.message}; its log up to position {head.position} is saved in {target}",
+            f"end what runs, see what is at {self._path}, then: mv {target} {self._path}",
+        )
 
     def _begin(self) -> Transaction:
         """The transaction just begun, with its clock reading."""
         reading = self._clock.now()
-        head = self._head_to_append_to()
+        head = self._seen = self._head_to_append_to()
         if head.position == self._ours[0]:
             last = self._ours[1]
         else:
@@ -385,7 +453,7 @@ class EventLog:
             try:
                 return list(self._connection.execute(statement, values).fetchall())
             except sqlite3.OperationalError as error:
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                if _code(error) not in _BUSY:
                     raise
                 now = self._clock.monotonic()
                 deadline = now + BUSY_SECONDS if deadline is None else deadline
@@ -434,12 +502,17 @@ class EventLog:
     def store_id(self) -> str:
         """The store's name for good, from `store.migrated` at position 1; empty for an empty log."""
         if self._store_id is None:
-            row = self._row("SELECT data FROM events WHERE position = 1")
-            if row is not None:
-                self._store_id = str(loads(row[0])["store"])
-            else:
-                self._store_id = "" if self.origin is None else self.origin.store
+            self._store_id = self._read_store_id()
         return self._store_id
+
+    def _read_store_id(self) -> str:
+        row = self._row("SELECT data FROM events WHERE position = 1")
+        if row is None:
+            return "" if self.origin is None else self.origin.store
+        try:
+            return str(loads(row[0])["store"])
+        except (ValueError, LookupError, TypeError):
+            raise StoreError(f"{self._path}: event 1 does not say which store this is", DAMAGED) from None
 
     @property
     def origin(self) -> Origin | None:
@@ -482,8 +555,20 @@ class EventLog:
 
         Where the clock was stepped back the log's order rules: the answer is the newest such event.
         """
-        row = self._row("SELECT position FROM events WHERE at <= ? ORDER BY position DESC LIMIT 1", (at,))
-        return self.base().position if row is None else int(row[0])
+        # Time rises from one step of the clock to the next, so that the newest stretch that begins early enough has it.
+        row = self._row(
+            "SELECT coalesce(max(position), 1) FROM events WHERE type = 'clock.stepped' AND at <= ?", (at,)
+        )
+        low, high = max(self.base().position, int(row[0]) - 1), self._end_of_stretch(int(row[0]))
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if str(self.at(middle).at) <= at else (low, middle - 1)
+        return low
+
+    def _end_of_stretch(self, position: int) -> int:
+        """The last position before the clock was next stepped; head where it was not."""
+        after = self._row("SELECT min(position) FROM events WHERE type = 'clock.stepped' AND position > ?", (position,))
+        return self.head().position if after[0] is None else int(after[0]) - 1
 
     def events(self, after: int = 0, upto: int | None = None) -> Iterator[Event]:
         """Events after a position in order, decoded and upcast, fetched in pages."""
@@ -491,9 +576,7 @@ class EventLog:
         query = f"SELECT {_FOLD_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"
         while True:
             rows = self._rows(query, (after, end, PAGE))
-            for position, type, version, at, tick, cause, session, category, data in rows:
-                upcasted = upcast(type, version, loads(data))
-                yield Event(position, type, at, tick, cause, session, category, upcasted)
+            yield from self._decoded(rows)
             if len(rows) < PAGE:
                 return
             after = rows[-1][0]
@@ -505,12 +588,20 @@ class EventLog:
         query = f"{' UNION ALL '.join([one] * len(types))} ORDER BY position LIMIT ?"  # merged, not sorted
         while types:
             rows = self._rows(query, [value for type in types for value in (type, after, end)] + [PAGE])
-            for position, type, version, at, tick, cause, session, category, data in rows:
-                upcasted = upcast(type, version, loads(data))
-                yield Event(position, type, at, tick, cause, session, category, upcasted)
+            yield from self._decoded(rows)
             if len(rows) < PAGE:
                 return
             after = rows[-1][0]
+
+    def _decoded(self, rows: Sequence[Any]) -> Iterator[Event]:
+        """Rows as folds see them. Raises StoreError for one that a fault has made unreadable."""
+        position = 0
+        try:
+            for position, type, version, at, tick, cause, session, category, data in rows:
+                upcasted = upcast(type, version, loads(data))
+                yield Event(position, type, at, tick, cause, session, category, upcasted)
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{self._path}: event {position} cannot be read: {error}", DAMAGED) from error
 
     def select(self, wanted: Filter, *, limit: int | None = None, newest: bool = False) -> list[Record]:
         """Whole rows that match, in order of position; with `newest` the last `limit` of them."""
@@ -586,6 +677,23 @@ class EventLog:
             )
 
 
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)
+
+
+def _copy(connection: sqlite3.Connection, target: Path) -> None:
+    """A whole copy of a database at `target`, unless somebody has put it there: it appears at once or not at all."""
+    draft = target.with_suffix(f".{os.getpid()}")
+    place.create_file(draft)
+    copy = sqlite3.connect(draft, isolation_level=None)
+    try:
+        connection.backup(copy)
+    finally:
+        copy.close()
+    os.replace(draft, target)
+
+
 def _schema(connection: sqlite3.Connection, path: Path | None) -> int:
     """The store's schema number, 0 for a new file; raises for another program's database or a newer schema."""
     # In this order: whoever creates the store between two of these makes tables and numbers in one transaction, so that
@@ -620,38 +728,6 @@ def _migrate(connection: sqlite3.Connection, schema: int = SCHEMA) -> None:
     connection.execute(f"PRAGMA user_version = {schema}")
 
 
-def _refuse_traces_without_store(path: Path) -> None:
-    """A missing store beside lock files or run directories is a loss, not a beginning."""
-    if path.exists():
-        return
-    for name in ("locks", "runs"):
-        directory = path.parent / name
-        if directory.is_dir() and any(directory.iterdir()):
-            raise StoreError(
-                f"{path} is missing, but {directory} is not empty: the log was lost or moved",
-                f"restore {path.name} from a backup; to begin anew, move {path.parent} away once nothing runs",
-            )
-
-
-def _identity(path: str | None) -> tuple[int, int] | None:
-    """Device and inode of the file now at `path`; None where there is none. Never opens it: closing any descriptor of a
-    database drops the locks that this process holds on it."""
-    try:
-        found = None if path is None else os.stat(path)
-    except FileNotFoundError:
-        return None
-    return None if found is None else (found.st_dev, found.st_ino)
-
-
-def _create_file(path: Path) -> None:
-    """Make directory (0700) and file (0600) before SQLite would make them with wider permissions."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        pass
-
-
 class _translated:
     """SQLite's and the file system's errors as ours: the file named, the mend said."""
 
@@ -666,22 +742,29 @@ class _translated:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, sqlite3.Error):
             raise _as_ours(self.path, error) from error
+        if isinstance(error, UnicodeDecodeError):  # even SQLite's own message may quote what is no text any more
+            raise StoreError(f"{self.path}: a text in it is no UTF-8", DAMAGED) from error
         if isinstance(error, OSError):
             hint = "check the directory, its space and rights"
             raise StoreError(f"{self.path}: {error.strerror or error}", hint) from error
 
 
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 for an error that has none."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
 def _as_ours(path: Path | None, error: sqlite3.Error) -> StoreError | StoreBusy:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    code = _code(error)
+    if code in _BUSY:
         return StoreBusy(f"{path}: {error}", "nothing was written; run the command again")
     hint = {
         sqlite3.SQLITE_NOTADB: "the file is no loop store; restore it from a backup or name another loop.state",
-        sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a backup",
+        sqlite3.SQLITE_CORRUPT: f"the file is damaged: {DAMAGED}",
         sqlite3.SQLITE_FULL: "free some space; nothing of this step was written",
         sqlite3.SQLITE_READONLY: "make the directory and the file writable, or name another loop.state",
         sqlite3.SQLITE_CANTOPEN: "check that the directory exists and can be written",
         sqlite3.SQLITE_IOERR: "look at the disk and its free space; nothing of this step was written",
         sqlite3.SQLITE_PERM: "check the permissions of the file and its directory",
-    }.get(code, "run `loop doctor`")
+    }.get(code, DAMAGED if "UTF-8" in str(error) else "run `loop doctor`")
     return StoreError(f"{path}: {error}", hint)

@@ -43,7 +43,7 @@ from loop.passes import (
     placeholders,
     preview,
 )
-from loop.sessions import ingest, locks, rundir, start
+from loop.sessions import ingest, locks, proc, rundir, start
 from loop.sessions.reconcile import reconcile
 from projections.view import restraints
 
@@ -75,6 +75,7 @@ class Loop:
         self.home = home
         self.environ = environ
         self.clock = clock or SystemClock()
+        _refuse_survivors(home)
         self.journal = Journal(EventLog.open(home.db, clock=self.clock, release=__version__))
 
     def __enter__(self) -> Loop:
@@ -297,6 +298,15 @@ class Loop:
             finished = TickFinished(started=len(started), failed=failed, seconds=round(seconds, 3))
             entry.append(finished, actor=ACTOR, tick=decided.tick, cause=decided.position)
         return tuple(started)
+
+
+def _refuse_survivors(home: Home) -> None:
+    """A store is not begun anew while sessions of one that was here still run: their locks went with it."""
+    if not home.db.exists() and (pids := proc.of_runs(str(home.runs_dir))):
+        raise StoreError(
+            f"{home.db} is missing, and process {pids[0]} is of a session that it had started",
+            "restore the store from a backup; to begin anew, first end what still runs",
+        )
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from events.catalog import ControllerStarted, ControllerStopped, SessionAdopted
-from events.errors import ConfigError, LoopError, PassBusy, RefusedError
+from events.errors import ConfigError, LoopError, PassBusy, RefusedError, StoreGone
 from loop import __version__
 from loop.controller import Loop, Result, kernel_lock
 from loop.passes import ACTOR, Fire, is_used
@@ -42,7 +42,11 @@ class Watch:
 
 
 def run(loop: Loop, report: Report) -> None:
-    """Fire and supervise until SIGTERM or SIGINT; sessions are left alone. Raises RefusedError if one runs already."""
+    """Fire and supervise until SIGTERM or SIGINT; sessions are left alone.
+
+    Raises RefusedError if one runs already, and StoreGone when the store is taken away: without its log it knows
+    nothing and must start nothing.
+    """
     with kernel_lock(loop.home.run_lock) as got:
         if not got:
             raise RefusedError(
@@ -50,13 +54,18 @@ def run(loop: Loop, report: Report) -> None:
             )
         with _stopping() as stopped:
             _begin(loop, report)
+            watch = Watch(loop, report)
             try:
-                watch = Watch(loop, report)
                 while not stopped.is_set():
                     _step(watch)
                     stopped.wait(POLL_SECONDS)
-            finally:
-                _finish(loop, report)
+            except StoreGone:
+                raise  # there is no log left to say goodbye in
+            except BaseException:
+                with contextlib.suppress(LoopError):
+                    _finish(loop, report)
+                raise
+            _finish(loop, report)
 
 
 @contextlib.contextmanager
@@ -100,11 +109,14 @@ def _finish(loop: Loop, report: Report) -> None:
 
 
 def _step(watch: Watch) -> None:
-    """One look: bury the dead, and fire if an instant is due that was not used."""
+    """One look: bury the dead, and fire if an instant is due that was not used. Raises StoreGone."""
     reap()
+    watch.loop.journal.log.check_in_place()  # now, not at the next fire: meanwhile others would begin another log
     try:
         _look(watch.loop, watch.report, settle=True)
         _fire_if_due(watch)
+    except StoreGone:
+        raise
     except ConfigError as error:
         watch.report(f"{error.message}; nothing is started until it is mended")
     except PassBusy:

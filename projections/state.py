@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from events.envelope import Event
-from events.errors import StoreTooNew
+from events.errors import DAMAGED, StoreError, StoreTooNew
 from projections import allocation, backends, control, locks, outcomes, selection, sessions
 from projections.fold import Handler
 
@@ -79,28 +79,32 @@ class State:
     def apply(self, event: Event) -> None:
         """Fold one event: the one after `position`, of a type that this version knows.
 
-        Raises StoreTooNew for an unknown type; a gap is a bug and fails an assertion.
+        Raises like `fold`.
         """
         self.fold((event,))
 
     def fold(self, events: Iterable[Event], progress: Callable[[int], None] | None = None) -> State:
         """Fold all of `events` in place and return self; `progress` hears the position now and then.
 
-        Raises StoreTooNew for an unknown type; a gap is a bug and fails an assertion.
+        Raises StoreTooNew for an unknown type, StoreError for an event that a fault has made unlike any that we append,
+        or that is not the next one.
         """
         parts, position = self._parts, self.position
-        for event in events:
-            assert event.position == position + 1, (event.position, position)
-            try:
-                handlers = ROUTES[event.type]
-            except KeyError:
-                raise _unknown(event) from None
-            for name, handler in handlers:
-                handler(parts[name], event)
-            self.position = position = event.position
-            self.at = event.at
-            if progress is not None and position % 10_000 == 0:
-                progress(position)
+        try:
+            for event in events:
+                assert event.position == position + 1, (event.position, position)
+                handlers = ROUTES.get(event.type)
+                if handlers is None:
+                    raise _unknown(event)
+                for name, handler in handlers:
+                    handler(parts[name], event)
+                self.position = position = event.position
+                self.at = event.at
+                if progress is not None and position % 10_000 == 0:
+                    progress(position)
+        except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            told = f"{type(error).__name__} {error}"
+            raise StoreError(f"event {self.position + 1} is missing or cannot be folded: {told}", DAMAGED) from error
         return self
 
     def dump(self) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from freezegun import freeze_time
 
 from events import lifecycle
-from events.catalog import LoopPaused
+from events.catalog import LoopPaused, NoticeSent
 from events.clock import SystemClock
 from events.store import EventLog
 from loop.moment import ahead, past, resolve
@@ -99,3 +100,33 @@ def test_a_time_of_day_is_today_and_a_span_is_before_now(tmp_path: Path) -> None
         assert past("2h", now) == past("-2h", now) == now - 7_200_000_000
         assert ahead("2h", now) == now + 7_200_000_000
         log.close()
+
+
+@pytest.mark.parametrize("words", [["log"], ["log", "--json"], ["log", "--json", "-f"], ["log", "-f"]])
+def test_a_reader_that_leaves_early_ends_a_command_quietly(tmp_path: Path, words: list[str]) -> None:
+    """`loop log | head`: far more than a pipe holds, of which one line is read."""
+    log = EventLog.open(tmp_path / ".loop" / "loop.db")
+    with log.transaction() as transaction:
+        for number in range(2_000):
+            transaction.append(NoticeSent(kind="test", about=number), actor="test")
+    command = [*LOOP, *words, "-n", "2000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    if "-f" in words:  # it notices when there is something to say
+        time.sleep(0.5)
+        with log.transaction() as transaction:
+            transaction.append(NoticeSent(kind="more"), actor="test")
+    assert process.wait(timeout=30) == 0
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    log.close()
+
+
+def test_a_command_may_be_started_with_its_output_closed(tmp_path: Path) -> None:
+    argv = ["sh", "-c", 'exec "$@" >&-', "sh", *LOOP, "status"]
+    EventLog.open(tmp_path / ".loop" / "loop.db").close()
+    done = subprocess.run(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from events import audit
 from events.envelope import Event, to_json, to_micros
+from events.errors import StoreError
 from events.store import EventLog
 from loop.audit.checks import Tally
 from loop.decider import DECIDER, decide
@@ -86,7 +87,11 @@ class Again:
             self._take()
         if self._others:
             self.decisions.note = f"{self._others} by another version of the rules, not compared"
-        ignored = audit.snapshot_count(self._log) - self.snapshots.checked
+        try:
+            ignored = audit.snapshot_count(self._log) - self.snapshots.checked
+        except StoreError as error:
+            self.snapshots.fail(None, f"cannot be read: {error.message}")
+            return
         if ignored > 0:
             self.snapshots.note = f"{ignored} of another version or another chain, which nobody reads"
 
@@ -122,7 +127,10 @@ def replay(log: EventLog, segment: Segment) -> tuple[Found, Found]:
     others = 0
     state = State.load(segment.state)
     stored = audit.stored_snapshots(log, snapshots.version(), segment.after, segment.upto)
-    next_kept = next(stored, None)
+    try:
+        next_kept = next(stored, None)
+    except StoreError:  # `finish` says so, once
+        next_kept = None
     for record in chain.from_iterable(audit.pages(log, segment.after, segment.upto)):
         event = audit.event_of(record)
         if event.type == DECIDED:

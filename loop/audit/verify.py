@@ -25,6 +25,7 @@ from projections import snapshots
 
 Progress = Callable[[int, int], None]
 
+END = 2**62  # a position behind every log
 PROGRESS = 10_000  # events between two reports of progress
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 
@@ -43,27 +44,21 @@ def verify(
     A range, which has no genesis, is checked from the state that came with it. Raises StoreError where the file cannot
     be read at all.
     """
-    total = log.head().position
+    file = _file(log)
+    try:
+        total = log.head().position
+    except StoreError:  # it is in a damaged page: read what lies before
+        total = END
     rows = Rows(log)
     walk = _Walk(log, workers_for(total - log.base().position) if workers is None else workers)
     intervals, projections = Tally("lock_intervals"), Tally("projections")
     try:
-        for page in audit.pages(log, rows.position, total):
-            digests = audit.digests(log, page)
-            for record in page:
-                rows.see(record, digests.get(record.position))
-                walk.see(record)
-                if progress is not None and rows.count % PROGRESS == 0:
-                    progress(rows.count, total)
-        with audit.still(log) as head:  # what others appended meanwhile is a handful, so this is short
-            for page in audit.pages(log, rows.position, head):
-                digests = audit.digests(log, page)
-                for record in page:
-                    rows.see(record, digests.get(record.position))
-                    walk.see(record)
+        whole = _read(log, rows, walk, total, progress)
+        with audit.still(log):  # what others appended meanwhile is a handful, so this is short
+            if whole:
+                _read(log, rows, walk, END)
             walk.flush()
             _by_sql(log, walk, rows.stepped_back, intervals, projections)
-            newest = log.head()
             schema, anchored = _schema(log), [] if anchor is None else [_anchored(log, *anchor)]
         walk.again.finish()
     finally:
@@ -71,11 +66,36 @@ def verify(
     rows.finish()
     walk.mark_unread(projections)
     tallies = (
-        rows.positions, rows.chain, walk.readable, rows.time, schema, intervals, *walk.conduct.tallies(),
+        file, rows.positions, rows.chain, walk.readable, rows.time, schema, intervals, *walk.conduct.tallies(),
         walk.again.decisions, walk.again.snapshots, projections, *anchored,
     )  # fmt: skip
     checks = tuple(tally.check() for tally in tallies)
-    return Report(rows.count, newest.position, newest.at, newest.hash.hex(), checks)
+    return Report(rows.count, rows.position, rows.at or None, rows.hash.hex(), checks)
+
+
+def _read(log: EventLog, rows: Rows, walk: _Walk, upto: int, progress: Progress | None = None) -> bool:
+    """See every row up to a position; False where one lies in a page that cannot be read, and what follows with it."""
+    try:
+        for page in audit.pages(log, rows.position, upto):
+            digests = audit.digests(log, page)
+            for record in page:
+                rows.see(record, digests.get(record.position))
+                walk.see(record)
+                if progress is not None and rows.count % PROGRESS == 0:
+                    progress(rows.count, upto)
+    except StoreError as error:
+        walk.unreadable(rows.position + 1, error)
+        return False
+    return True
+
+
+def _file(log: EventLog) -> Tally:
+    """The file as SQLite sees it: every page, and every index against its table."""
+    tally = Tally("file")
+    tally.checked = 1
+    for line in audit.damage(log):
+        tally.fail(None, line)
+    return tally
 
 
 class Rows:
@@ -84,12 +104,12 @@ class Rows:
     def __init__(self, log: EventLog) -> None:
         self.positions, self.chain, self.time = Tally("positions"), Tally("chain"), Tally("time")
         self.count = 0
-        self.position, at, self._hash = log.base()
+        self.position, at, self.hash = log.base()
         self.stepped_back = False
-        self._at = at or ""
+        self.at = at or ""
         self._redacted = 0
         if self.position:
-            self.chain.note = f"no genesis: a range, it follows from {self._hash.hex()[:16]}… at {self.position}"
+            self.chain.note = f"no genesis: a range, it follows from {self.hash.hex()[:16]}… at {self.position}"
         self._suspect: tuple[int, bytes | None] | None = None  # the first bad link, and the hash its content has
 
     def see(self, record: Record, digest: bytes | None = None) -> None:
@@ -101,20 +121,20 @@ class Rows:
         if gap:
             self.positions.fail(self.position + 1, f"{self.position + 1} is missing: {position} comes next")
         try:
-            expected = link(self._hash, record, _stands_in(record, digest))
+            expected = link(self.hash, record, _stands_in(record, digest))
         except ValueError:  # a private part without its salt, text that is not UTF-8
             expected = None
         if self._suspect is not None:
             self._explain(record, follows=expected == record.hash)
         if expected != record.hash:
             self._broken(position, expected, gap)
-        if at < self._at:
+        if at < self.at:
             self.stepped_back = True
             if record.type != "clock.stepped":
-                self.time.fail(position, f"{at} comes after {self._at}, and no clock was stepped")
+                self.time.fail(position, f"{at} comes after {self.at}, and no clock was stepped")
         if _TIME.fullmatch(at) is None:
             self.time.fail(position, f"{at[:40]!r} is no time")
-        self.position, self._hash, self._at = position, record.hash, at
+        self.position, self.hash, self.at = position, record.hash, at
 
     def finish(self) -> None:
         """After the last row."""
@@ -186,6 +206,10 @@ class _Walk:
         if self.stopped is None and event.position % SEGMENT == 0:
             self.flush()
 
+    def unreadable(self, position: int, error: StoreError) -> None:
+        """No row from `position` on can be read."""
+        self._stop(position, f"event {position} and what follows cannot be read: {error.message}")
+
     def flush(self) -> None:
         """Hand out what was folded since the last segment."""
         dump, after = self._segment
@@ -227,7 +251,11 @@ def _by_sql(log: EventLog, walk: _Walk, stepped_back: bool, intervals: Tally, pr
 def _schema(log: EventLog) -> Tally:
     """Triggers, indexes, tables and views as a fresh store of this schema has them; no trigger beside them."""
     tally = Tally("triggers")
-    found, expected = audit.objects(log), audit.expected_objects(log)
+    try:
+        found, expected = audit.objects(log), audit.expected_objects(log)
+    except StoreError as error:
+        tally.fail(None, f"cannot be read: {error.message}")
+        return tally
     tally.checked = len(expected)
     for (kind, name), sql in expected.items():
         if (kind, name) not in found:

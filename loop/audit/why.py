@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from events.envelope import Record, to_micros, to_text
+from events.envelope import Record, content, to_micros, to_text
 from events.errors import UsageError
 from events.lifecycle import SESSION_ENDS
 from events.store import EventLog, Filter
@@ -32,7 +31,7 @@ class Found:
     @property
     def decision(self) -> dict[str, Any]:
         """The decision as it was recorded."""
-        decision: dict[str, Any] = json.loads(self.record.data)
+        decision: dict[str, Any] = content(self.record)
         return decision
 
 
@@ -181,7 +180,7 @@ def session_of(log: EventLog, session: str, decision: Mapping[str, Any], seen: V
 
 
 def _outcome(end: Record) -> str:
-    return str(json.loads(end.data).get("outcome") or ("lost" if end.type == "session.lost" else "refused"))
+    return str(content(end).get("outcome") or ("lost" if end.type == "session.lost" else "refused"))
 
 
 def _why_backend(decision: Mapping[str, Any], index: int, seen: View) -> tuple[str | None, list[str]]:

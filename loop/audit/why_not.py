@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import json
 import shlex
 from dataclasses import replace
 from typing import Any
 
-from events.envelope import Record, to_micros
+from events.envelope import Record, content, private_content, to_micros
 from events.lifecycle import SESSION_ENDS
 from events.store import EventLog, Filter
 from loop.audit.changes import Change
@@ -31,7 +30,7 @@ def why_not(log: EventLog, name: str, upto: int | None = None) -> dict[str, Any]
     many each takes, null where up to two do not suffice. Raises UsageError before any decision.
     """
     record = last_fire(log, upto)
-    decision: dict[str, Any] = json.loads(record.data)
+    decision: dict[str, Any] = content(record)
     state = state_before(log, record)
     seen = view(state, to_micros(decision["now"]))
     candidate = next((each for each in decision["candidates"] if each["category"] == name), None)
@@ -111,7 +110,7 @@ def _session(log: EventLog, record: Record, name: str) -> str | None:
 def _note(log: EventLog, name: str, upto: int) -> str | None:
     """The category's note in the config in force. It is private: no fold has it, and a redacted log has none."""
     rows = log.select(Filter(types=(CONFIGURED,), upto=upto), limit=1, newest=True)
-    private = json.loads(rows[0].private) if rows and rows[0].private else {}
+    private = (private_content(rows[0]) if rows else None) or {}
     try:
         note = private["settings"]["categories"][name]["note"]
     except (KeyError, TypeError):

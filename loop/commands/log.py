@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from events.envelope import Record, to_text
+from events.envelope import Record, content, private_content, to_text
 from events.store import EventLog, Filter
 from loop.moment import past, resolve, unique
 from loop.output import clean, console, local, print_line
@@ -44,8 +43,8 @@ def as_json(record: Record) -> dict[str, Any]:
         "session": record.session,
         "category": record.category,
         "actor": record.actor,
-        "data": json.loads(record.data),
-        "private": None if record.private is None else json.loads(record.private),
+        "data": content(record),
+        "private": private_content(record),
         "hash": record.hash.hex(),
     }
 
@@ -133,7 +132,7 @@ _SAID = (
 
 
 def _facts(record: Record) -> str:
-    data = json.loads(record.data)
+    data = content(record)
     if record.type == "fanout.decided":
         return f"{', '.join(choice['category'] for choice in data['chosen']) or 'nobody'} of {len(data['candidates'])}"
     if record.type == "selection.made":

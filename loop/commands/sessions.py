@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -11,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from events.envelope import Record, to_text
+from events.envelope import Record, content, to_text
 from events.errors import UsageError
 from events.lifecycle import SESSION_ENDS
 from events.store import EventLog, Filter
@@ -80,7 +79,7 @@ def _newest(log: EventLog, requests: Filter) -> Iterator[dict[str, Any]]:
 
 
 def _requested(row: Record) -> dict[str, Any]:
-    data = json.loads(row.data)
+    data = content(row)
     return {
         "id": row.session,
         "category": row.category,
@@ -104,7 +103,7 @@ def _requested(row: Record) -> dict[str, Any]:
 
 
 def _fold(item: dict[str, Any], row: Record) -> None:
-    data = json.loads(row.data)
+    data = content(row)
     if row.type == "session.started":
         item["started_at"], item["pid"] = row.at, data["pid"]
     elif row.type == "session.graded":

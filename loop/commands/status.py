@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from events.envelope import to_micros
-from events.store import EventLog
+from events.place import wal_bytes
+from events.store import WAL_LIMIT, EventLog
 from loop.moment import resolve
 from loop.output import clean, console, local, print_json, share, span
 from loop.status import status
@@ -39,9 +40,13 @@ def read(db: Path, at: str | None) -> dict[str, Any]:
     log = EventLog.read(db)
     try:
         moment = resolve(log, at)
-        return status(moment.state(log), moment.now, moment.since)
+        report = status(moment.state(log), moment.now, moment.since)
     finally:
         log.close()
+    if at is None and (size := wal_bytes(db)) > WAL_LIMIT:  # of this machine now; the log knows nothing of it
+        text = f"a reader keeps {size >> 20} MiB from being written back into the log"
+        report["problems"].append({"code": "wal_long", "text": text, "command": f"fuser {db}"})
+    return report
 
 
 def _watch(db: Path, seconds: float) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -99,7 +98,7 @@ def _holders(state: State, store: str, key: str) -> list[str]:
 
 def _still_alive(state: State, key: str, sessions: Sequence[str], path: str) -> str | None:
     """Why a key may still be held by somebody, though its lock file is gone; None when two sweeps find nobody."""
-    from loop.sessions import proc
+    from loop.sessions import locks, proc
 
     if live := list(state.locks["claims"].get(key, {})):
         return f"session {live[0]} has not ended"
@@ -107,20 +106,8 @@ def _still_alive(state: State, key: str, sessions: Sequence[str], path: str) -> 
         for session in sessions:
             if pids := proc.marked(session):
                 return f"process {pids[0]} of session {session} lives"
-        if (pid := _holder_of_deleted(path)) is not None:
+        if (pid := locks.holder_of_deleted(path)) is not None:
             return f"process {pid} holds the deleted file"
-    return None
-
-
-def _holder_of_deleted(path: str) -> int | None:
-    """A process that has the removed file `path` open, and with it perhaps its lock."""
-    wanted = f"{os.path.realpath(path)} (deleted)"
-    for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
-        with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if os.readlink(entry.path) == wanted:
-                        return pid
     return None
 
 

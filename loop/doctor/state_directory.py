@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from events.place import wal_bytes
+from events.store import WAL_LIMIT
 from loop.doctor.check import Check, Level, listed
 from loop.home import Home
 
 if TYPE_CHECKING:
     pass
 
-WAL_LIMIT = 64 << 20  # bytes; the log's write-ahead file is cut back to as much
 DISK_LOW, DISK_OUT = 1 << 30, 64 << 20  # bytes free
 NETWORK = re.compile(r"nfs\d?|cifs|smb.*|fuse(?!blk|ctl).*|9p|afs|ceph|lustre|glusterfs|gpfs|beegfs|vboxsf|virtiofs")
 FORGETFUL = ("tmpfs", "ramfs")
@@ -98,14 +99,11 @@ def _disk(home: Home) -> Check:
 
 
 def wal(home: Home) -> Check:
-    try:
-        size = os.path.getsize(f"{home.db}-wal")
-    except OSError:
-        size = 0
+    size = wal_bytes(home.db)
     if size <= WAL_LIMIT:
         return Check("wal", "ok", f"{size / 2**20:.1f} MiB to be written back")
     detail = f"{home.db}-wal has {size >> 20} MiB: a reader has kept it from being written back"
-    return Check("wal", "warn", detail, f"end it, the next pass does the rest: fuser {home.db}")
+    return Check("wal", "warn", detail, f"end it, the next passes do the rest: fuser {home.db}")
 
 
 def _gitignore(home: Home, environ: Mapping[str, str]) -> Check:

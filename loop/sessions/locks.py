@@ -14,6 +14,7 @@ Their order needs no clock: A (R or L), A (R or L), … with rising tokens. Stan
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -224,6 +225,18 @@ def intervals(path: str) -> list[HeldInterval]:
         else:
             found.append(HeldInterval(token, session, boot, at, at, ended))
     return found
+
+
+def holder_of_deleted(path: str) -> int | None:
+    """A process that has the removed file `path` open, and with it perhaps its lock."""
+    wanted = f"{os.path.realpath(path)} (deleted)"
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if os.readlink(entry.path) == wanted:
+                        return pid
+    return None
 
 
 def _witness(path: str, tail: int | None = None) -> list[re.Match[str]]:

@@ -125,7 +125,15 @@ def marked(session: str, exclude: Iterable[int] = ()) -> list[int]:
     It finds what left the tree, the process group and the lock. Processes of other users cannot be read and are
     not found.
     """
-    needle = b"\0LOOP_SESSION=" + os.fsencode(session) + b"\0"
+    return _with_variable(b"\0LOOP_SESSION=" + os.fsencode(session) + b"\0", exclude)
+
+
+def of_runs(runs_dir: str) -> list[int]:
+    """Every process of a session, whichever, whose run directory is or was below `runs_dir`; found as by `marked`."""
+    return _with_variable(b"\0LOOP_RUN_DIR=" + os.fsencode(runs_dir) + b"/", ())
+
+
+def _with_variable(needle: bytes, exclude: Iterable[int]) -> list[int]:
     skip = set(exclude)
     found: list[int] = []
     for pid in _pids():

@@ -9,6 +9,7 @@
 | the shim is gone, processes carry the session's marker     | end them; whoever is left makes it alive         |
 | the shim is gone, a kernel lock is held by somebody        | leave it: unknown is alive                       |
 | the shim is gone, we hold every key, two sweeps find nobody | its end from the exit record, else `session.lost` |
+| it had started, and its run directory is gone              | as for a shim that is gone, once it is           |
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from loop.sessions import ingest, locks, proc, rundir
 from projections.sessions import Live
 
 ACTOR = "reconcile"
+GRACE = 20.0  # seconds between TERM and KILL for a session whose own grace went with its run directory
 SETTLE_SECONDS = 2.0  # how long a shim that ended in order has for its own ingest before others do it
 
 
@@ -52,6 +54,8 @@ def _settle(journal: Journal, state_dir: Path, session: str, live: Live, clock: 
     run_dir = rundir.path_of(str(state_dir), session)
     files = ingest.read(run_dir)
     claim = rundir.read_claim(run_dir)
+    if live["status"] == "started" and (claim is None or files is None):
+        return _bury_without_files(journal, state_dir, session, live, clock)
     if claim is None or claim["by"] == "reconciler":
         return _void(journal, run_dir, session, live, claimed=claim is not None)
     if files is None:
@@ -131,6 +135,37 @@ def _bury(journal: Journal, state_dir: Path, files: ingest.Files, clock: Clock) 
             ingest.append_end(entry, files, ends, how="lost")
         for key in _open_keys(lock_dir, spec["keys"], spec["token"]):
             held.note_lost(key, spec["token"], session)
+    return True
+
+
+def _bury_without_files(journal: Journal, state_dir: Path, session: str, live: Live, clock: Clock) -> bool:
+    """A session that had started, and nothing is left that could tell its end: lost, once it certainly is over.
+
+    Its lock files may be gone as well; they are made anew when nobody has the old ones open.
+    """
+    pid, start, boot = live["shim_pid"], live["shim_start"], live["boot"]
+    if pid is not None and start is not None and boot is not None and proc.alive(pid, start, boot):
+        return False
+    if not _end_orphans(session, GRACE, clock):
+        return False
+    lock_dir = str(state_dir / "locks")
+    paths = [locks.path_of(lock_dir, key) for key in live["keys"]]
+    if any(not os.path.exists(path) and locks.holder_of_deleted(path) is not None for path in paths):
+        return False
+    for key in live["keys"]:
+        locks.create(lock_dir, key)
+    held = locks.try_hold(lock_dir, live["keys"])
+    if held is None:
+        return False
+    with held:
+        if proc.marked(session) or proc.marked(session):
+            return False
+        with journal.transaction() as entry:
+            if session not in entry.state.sessions["live"]:
+                return False
+            intervals = _intervals(lock_dir, live["keys"], live["token"])
+            _append(entry, session, live, SessionLost(why="run_directory_missing", held=intervals))
+            _release(entry, session, live, "lost")
     return True
 
 

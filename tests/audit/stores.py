@@ -21,8 +21,8 @@ from projections.state import State
 Rows = list[Record]
 
 NAMES = [
-    "positions", "chain", "readable", "time", "triggers", "lock_intervals", "tokens", "starts_locked", "slots", "ends",
-    "decisions", "snapshots", "projections",
+    "file", "positions", "chain", "readable", "time", "triggers", "lock_intervals", "tokens", "starts_locked", "slots",
+    "ends", "decisions", "snapshots", "projections",
 ]  # fmt: skip
 """The checks, in their order."""
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import resource
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -317,68 +314,6 @@ def test_missing_rights_are_one_clear_error(open_place: Path, rights: str, how: 
     assert done.stdout.startswith("StoreError"), done.stdout
     assert str(open_place) in done.stdout
     assert "|" in done.stdout.rstrip("| \n"), "no hint"
-
-
-# ── space ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-FULL_DISK = """
-    import resource, signal, sys
-    from pathlib import Path
-    from events.catalog import LoopPaused
-    from events.errors import StoreError
-    from events.store import EventLog
-    log = EventLog.open(Path(sys.argv[1]))
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), hard))
-    acknowledged = 0
-    try:
-        while True:
-            with log.transaction() as transaction:
-                for _ in range(3):
-                    last = transaction.append(LoopPaused(reason="x" * 30_000), actor="test").position
-            acknowledged = last
-    except StoreError as error:
-        print("refused", acknowledged, bool(error.hint), error.message)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    with log.transaction() as transaction:
-        print("again", transaction.append(LoopPaused(), actor="test").position)
-"""
-
-
-@pytest.mark.parametrize("limit", [150_000, 400_000, 1_000_000])
-def test_a_full_disk_is_one_clear_error_and_nothing_half_written(path: Path, limit: int) -> None:
-    done = run(FULL_DISK, str(path), str(limit))
-    assert done.stderr == ""
-    refused, again = done.stdout.splitlines()
-    word, acknowledged, hint, *message = refused.split(" ")
-    assert (word, hint) == ("refused", "True")
-    assert str(path) in " ".join(message)
-    assert (int(acknowledged) or 1) % 3 == 1, "a transaction came through in part"
-    assert again == f"again {(int(acknowledged) or 1) + 1}"
-    log = EventLog.read(path)
-    assert [event.position for event in log.events()] == list(range(1, (int(acknowledged) or 1) + 2))
-
-
-def test_the_limit_on_file_size_is_the_kernels_own() -> None:
-    """The premise of the test above: a write past the limit fails, and nobody is killed."""
-    done = run(
-        """
-        import os, resource, signal, tempfile
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
-        fd, name = tempfile.mkstemp()
-        os.unlink(name)
-        os.write(fd, b"x" * 10)
-        try:
-            os.write(fd, b"x")
-        except OSError as error:
-            print(error.errno)
-        """
-    )
-    assert done.stdout.strip() == str(errno.EFBIG)
-    assert signal.SIGXFSZ
-    assert resource.RLIMIT_FSIZE
 
 
 # ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from given import (
@@ -30,11 +31,13 @@ from hypothesis import strategies as st
 
 from events import envelope, lifecycle, upcast
 from events.catalog import NoticeSent
-from events.envelope import Event
+from events.envelope import Event, to_micros
+from events.errors import StoreError
 from events.store import EventLog
 from loop.journal import Journal
 from projections import fold, snapshots
 from projections.state import PROJECTIONS, State
+from tests.audit.written import written
 
 SEEDS = st.integers(0, 10_000)
 
@@ -85,9 +88,9 @@ def test_a_copy_goes_its_own_way() -> None:
     assert story.state.dump() == before
 
 
-def test_a_gap_in_the_positions_is_a_bug() -> None:
+def test_a_gap_in_the_positions_is_refused() -> None:
     event = Event(2, "notice.sent", "x" * 27, None, None, None, None, {"kind": "x", "about": None})
-    with pytest.raises(AssertionError):
+    with pytest.raises(StoreError, match="event 1 is missing"):
         State().apply(event)
 
 
@@ -193,6 +196,33 @@ def test_a_snapshot_is_used_and_says_what_the_log_says(journal: Journal, monkeyp
     assert folded == [head]
     assert snapshots.load(journal.log, head - 1).position == head - 1
     assert snapshots.load(journal.log, 3).position == 3
+
+
+def test_a_stored_snapshot_and_its_tail_are_the_fold_of_all_at_every_position(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Any
+) -> None:
+    """One snapshot at a time, at each position, read back through the store for the head and for a later position."""
+    monkeypatch.setattr(snapshots, "EVERY", 0)
+    written(history(7, 120).events, tmp_path / "loop.db").close()
+    log = EventLog.open(tmp_path / "loop.db", clock=clock)
+    events = list(log.events())
+    clock.time = to_micros(events[-1].at)
+    states = [folded(events[:position]).dump() for position in range(len(events) + 1)]
+    used: list[int] = []
+    fold = EventLog.events
+    monkeypatch.setattr(
+        EventLog, "events", lambda log, after=0, upto=None: (used.append(after), fold(log, after, upto))[1]
+    )
+    for position in range(1, len(events) + 1):
+        snapshots.save(log, State.load(states[position]))
+        later = (position + len(events)) // 2
+        assert snapshots.load(log).dump() == states[-1], position
+        assert snapshots.load(log, later).dump() == states[later], position
+        assert snapshots.load(log, position - 1).dump() == states[position - 1], position
+        assert used == [position, position, 0]
+        used.clear()
+        log._connection.execute("DELETE FROM snapshots")
+    log.close()
 
 
 def test_a_snapshot_of_other_folds_or_of_another_chain_is_ignored(journal: Journal) -> None:
