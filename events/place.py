@@ -90,8 +90,7 @@ def refuse_loss(path: Path) -> None:
     if rescued := sorted(path.parent.glob("rescued-*-*.db")):
         raise StoreError(
             f"{path} was removed or replaced while loop had it open; what it held is in {rescued[-1]}",
-            f"move {path.name}, {path.name}-wal and {path.name}-shm away where they are, then:"
-            f" mv {rescued[-1]} {path}",
+            f"move {path.name}, {path.name}-wal and {path.name}-shm away where they are, then: mv {rescued[-1]} {path}",
         )
     if path.exists():
         return

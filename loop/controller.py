@@ -23,6 +23,7 @@ from typing import Any
 from events.catalog import LockReleased, SessionSpawnFailed, TickFinished
 from events.clock import Clock, SystemClock
 from events.errors import ConfigError, PassBusy, RefusedError, StoreError
+from events.place import refuse_loss
 from events.store import EventLog
 from loop import __version__
 from loop.command import render_argv
@@ -302,7 +303,10 @@ class Loop:
 
 def _refuse_survivors(home: Home) -> None:
     """A store is not begun anew while sessions of one that was here still run: their locks went with it."""
-    if not home.db.exists() and (pids := proc.of_runs(str(home.runs_dir))):
+    if home.db.exists():
+        return
+    refuse_loss(home.db)  # which says more, where it knows more
+    if pids := proc.of_runs(str(home.runs_dir)):
         raise StoreError(
             f"{home.db} is missing, and process {pids[0]} is of a session that it had started",
             "restore the store from a backup; to begin anew, first end what still runs",
