@@ -23,7 +23,8 @@ def store(project: Project, sound: Rows) -> Project:
 def tampered(store: Project, *statements: str) -> dict[str, Any]:
     """Failing check -> its first bad position, after statements by somebody with another program."""
     connection = sqlite3.connect(store.db, isolation_level=None)
-    guards = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'events'")]
+    query = "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'events'"
+    guards = [sql for (sql,) in connection.execute(query)]
     for statement in ("events_no_update", "events_no_delete", "events_no_replace", "events_no_gap"):
         connection.execute(f"DROP TRIGGER {statement}")
     for statement in statements:
