@@ -13,7 +13,13 @@ from events.errors import StoreTooNew
 
 Upcaster = Callable[[Json], Json]
 
-UPCASTERS: dict[tuple[str, int], Upcaster] = {}
+
+def _without_ledger(data: Json) -> Json:
+    """Decisions had no credit ledger."""
+    return {**data, "ledger": None}
+
+
+UPCASTERS: dict[tuple[str, int], Upcaster] = {("fanout.decided", 1): _without_ledger}
 
 
 def upcast(type: str, version: int, data: Json) -> Json:

@@ -9,7 +9,7 @@ from typing import Any
 
 from events.envelope import Event
 from events.errors import StoreTooNew
-from projections import allocation, backends, control, locks, outcomes, selection, sessions
+from projections import allocation, backends, control, ledger, locks, outcomes, selection, sessions
 from projections.fold import Handler
 
 PROJECTIONS = {
@@ -20,6 +20,7 @@ PROJECTIONS = {
     "backends": backends,
     "selection": selection,
     "control": control,
+    "ledger": ledger,
 }
 
 # Facts that no projection needs; listed, so that an unknown type is an error and not a silent gap.
@@ -57,6 +58,7 @@ class State:
         "at",
         "backends",
         "control",
+        "ledger",
         "locks",
         "outcomes",
         "position",
@@ -74,6 +76,7 @@ class State:
         self.backends = backends.initial()
         self.selection = selection.initial()
         self.control = control.initial()
+        self.ledger = ledger.initial()
 
     def apply(self, event: Event) -> None:
         """Fold one event: the one after `position`, of a type that this version knows.

@@ -75,6 +75,16 @@ def fire(*asked: Any) -> list[Happening]:
     return [tick(), ranking(*(asked or ("code",)))]
 
 
+def capped(max_ratio: float, code: float = 0.4) -> Happening:
+    return configured(categories={"code": {"target": code}, "docs": {"target": 0.6}}, max_ratio=max_ratio)
+
+
+SHARED = [
+    step
+    for name in ("code", "code", "docs")
+    for step in (running(name, name), over(name, "productive", proved=False), after(minutes=1))
+]
+
 CASES = [
     Case(
         "unknown_category",
@@ -165,6 +175,21 @@ CASES = [
         "respawn.limit",
         2,
         [configured(limit=2), running("s1", chain=1, rule="respawn"), over("s1"), tick("session_end", ended="s1")],
+    ),
+    Case(
+        "over_allocated",
+        [capped(1.25), *SHARED, *fire()],
+        "allocation.max_ratio",
+        1.26,
+        [capped(1.26), *SHARED, *fire()],
+        {'category["code"].target', 'category["code"].spawned'},
+    ),
+    Case(
+        "over_allocated",
+        [capped(1.25), *SHARED, *fire()],
+        'category["code"].target',
+        0.41,
+        [capped(1.25, code=0.41), *SHARED, *fire()],
     ),
     Case(
         "no_backend",

@@ -217,6 +217,7 @@ def decided(free: int) -> Happening:
             chosen=[],
             candidates=[],
             idle=[],
+            ledger=None,
         )
         story.append(payload, tick=story.tick)
 
