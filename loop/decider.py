@@ -18,7 +18,7 @@ from typing import Any
 
 from loop.fair import closed, opened
 from loop.policies import POLICIES, intent, most_owed
-from loop.shares import UNIT, most_starts
+from loop.shares import UNIT, Starts, counted
 from projections.view import Backend, Category, Due, Entry, View, time_text
 
 DECIDER = 2
@@ -158,8 +158,7 @@ class _Board:
         for id, session in view.live.items():
             self.tasks.setdefault(session["task"], id)
         self.granted: Counter[str] = Counter()  # by category
-        self.starts = sum(category.started + category.requested for category in view.categories.values())
-        self.whole = sum(category.target or 0 for category in view.categories.values())
+        self.starts = Starts.of(view)
         self.used: Counter[str] = Counter()  # grants by backend
         self.until = _earliest(view.backends.values())
         self.open = {name: each for name, each in view.backends.items() if self.takes_more(each)}
@@ -195,14 +194,6 @@ class _Board:
     def is_alone(self, name: str) -> bool:
         category = self.view.categories.get(name)
         return category is not None and category.parallel == "alone"
-
-    def counted(self, category: Category) -> int:
-        """Its starts of the window, with those granted and not yet started."""
-        return category.started + category.requested + self.granted[category.name]
-
-    def total(self) -> int:
-        """The starts of all categories, counted alike."""
-        return self.starts + len(self.chosen)
 
     def takes_more(self, backend: Backend) -> bool:
         return (
@@ -258,6 +249,8 @@ def _not_ranked(board: _Board, candidate: _Considered, category: Category) -> De
 
 def _restrained(mode: str) -> Gate:
     def gate(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+        if not board.view.restraints:
+            return None
         for scope in ("all", f"category:{category.name}"):
             restraint = board.view.restraints.get(scope)
             if restraint is not None and restraint.mode == mode:
@@ -305,16 +298,19 @@ def _respawn_spent(board: _Board, candidate: _Considered, category: Category) ->
 
 
 def _over_allocated(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
-    """The cap on the state after the start; without targets, or for a category without one, there is none."""
-    max_ratio, target = board.view.max_ratio, category.target
-    if max_ratio is None or target is None or not board.whole or candidate.rule == "manual":
+    """The cap, on the state after the start. A start by hand is the way around it."""
+    most = board.starts.most(board.view, category, len(board.chosen))
+    started = counted(category) + board.granted[category.name]
+    if most is None or started + 1 <= most or candidate.rule == "manual":
         return None
-    started, total = board.counted(category), board.total()
-    most = most_starts(max_ratio, target, board.whole, total + 1)
-    if started + 1 <= most:
-        return None
-    share = target * UNIT // board.whole
-    return {"started": started, "total": total, "most": most, "target": share, "max_ratio": max_ratio}
+    assert category.target is not None
+    return {
+        "started": started,
+        "total": board.starts.total + len(board.chosen),
+        "most": most,
+        "target": category.target * UNIT // board.starts.whole,
+        "max_ratio": board.view.max_ratio,
+    }
 
 
 def _no_backend(board: _Board, candidate: _Considered, category: Category) -> Detail | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import lcm
 
-from projections.view import Category
+from projections.view import Category, View
 
 UNIT = 1_000_000  # what one start is worth; shares and ratios are in millionths too
 FINE = 10**12  # rates are rounded down to this part of themselves, and only there
@@ -37,6 +37,31 @@ def most_starts(max_ratio: int, target: int, whole: int, total: int) -> int:
     `max_ratio` is in millionths; `target` is what the category states, `whole` what all state together.
     """
     return max(1, -(-max_ratio * target * total // (UNIT * whole)))
+
+
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """The starts that the cap counts: those of the window, and those granted and not yet started."""
+
+    total: int
+    whole: int
+    """The sum of the stated targets."""
+
+    @classmethod
+    def of(cls, view: View) -> Starts:
+        categories = view.categories.values()
+        return cls(sum(map(counted, categories)), sum(category.target or 0 for category in categories))
+
+    def most(self, view: View, category: Category, granted: int = 0) -> int | None:
+        """The most starts that the category may have after one more, `granted` having gone before to anybody; None
+        where nothing caps it: without a cap, without targets, and for a category that has none."""
+        if view.max_ratio is None or category.target is None or not self.whole:
+            return None
+        return most_starts(view.max_ratio, category.target, self.whole, self.total + granted + 1)
+
+
+def counted(category: Category) -> int:
+    return category.started + category.requested
 
 
 def apportion(units: int, shares: Mapping[str, int]) -> dict[str, int]:

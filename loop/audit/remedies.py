@@ -23,7 +23,7 @@ from loop.audit.changes import (
 )
 from loop.decider import Decision
 from loop.output import clean, local
-from loop.shares import UNIT
+from loop.shares import UNIT, Starts, counted
 from projections.view import Backend, Category, View, time_text
 
 Remedy = Callable[[View, Decision, str], Iterator[Ladder]]
@@ -172,11 +172,11 @@ def _respawn_spent(view: View, decision: Decision, name: str) -> Iterator[Ladder
 def _over_allocated(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
     """A higher cap or target, or fewer starts in the window; what the cap sees depends on who was served before."""
     category, max_ratio = view.categories[name], view.max_ratio
-    whole = sum(each.target or 0 for each in view.categories.values())
+    starts = Starts.of(view)
+    whole = starts.whole
     if max_ratio is None or not category.target or not whole:
         return
-    counts = [each.started + each.requested for each in view.categories.values()]
-    started, first = category.started + category.requested, sum(counts) + 1
+    started, first = counted(category), starts.total + 1
     totals = range(first + len(decision.chosen), first - 1, -1)
     ratios = dict.fromkeys(_hundredths(started * UNIT * whole // (category.target * total) + 1) for total in totals)
     yield [
