@@ -14,6 +14,7 @@ from given import (
     Happening,
     after,
     configured,
+    decides,
     given,
     limited,
     over,
@@ -27,7 +28,7 @@ from given import (
 from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
-from logged import LoggedWorld, decides, told, views
+from logged import LoggedWorld, told, views
 
 from events import catalog
 from events.errors import UsageError
