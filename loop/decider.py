@@ -189,6 +189,8 @@ class _Board:
 
     def lane(self, category: Category) -> str | None:
         """The first free lane key."""
+        if category.lanes == 1:  # nearly all, and asked about each of them
+            return category.name if self.holder(category.name) is None else None
         return next((key for key in category.lane_keys() if self.holder(key) is None), None)
 
     def is_alone(self, name: str) -> bool:
@@ -218,8 +220,10 @@ class _Board:
         if named is None:
             found: Iterable[Backend] = self.open.values()
         else:
-            found = (self.open[name] for name in named if name in self.open)
-        return (backend for backend in found if category.own_command or backend.command)
+            found = [self.open[name] for name in named if name in self.open]
+        if category.own_command:
+            return iter(found)
+        return (backend for backend in found if backend.command)
 
 
 # ── gates ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -65,13 +65,14 @@ def in_the_running(view: View) -> dict[str, Member]:
     able = (each for each in view.backends.values() if each.state == "available" and not each.paused)
     taking = {backend.name: backend.command for backend in able}
     commanded = any(taking.values())
+    paused = view.restraints
     found = {}
     for name, category in view.categories.items():
         if (
             category.parallel is not False
             and category.supply != "none"
             and (asked is None or name in asked)
-            and f"category:{name}" not in view.restraints
+            and not (paused and f"category:{name}" in paused)
             and _takes(category, taking, commanded)
         ):
             seconds = usual if category.mean_seconds is None else max(1, category.mean_seconds)

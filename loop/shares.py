@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import lcm
+from typing import NamedTuple
 
 from projections.view import Category, View
 
@@ -15,8 +16,7 @@ UNIT = 1_000_000  # what one start is worth; shares and ratios are in millionths
 FINE = 10**12  # rates are rounded down to this part of themselves, and only there
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """Who takes part in a division: its weight, its lanes, how long its sessions last (at least 1 second)."""
 
     weight: int

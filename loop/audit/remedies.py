@@ -312,8 +312,29 @@ def _no_slot(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
         yield [Change("selection.rejected", True, False, text, alter.answered(name))]
     elif view.answer is not None and not view.answer.rejected and rule not in ("manual", "respawn"):
         yield ranks(view, name, None)
+    yield _more_credit(view, decision, name)
     yield from sessions_ended(view, view.live)
     yield from competitors(view, decision)
+
+
+def _more_credit(view: View, decision: Decision, name: str) -> Ladder:
+    """Under policy `fair`: just more credit than one after another of those that were served."""
+    accounts = {} if decision.ledger is None else decision.ledger["accounts"]
+    if name not in accounts:
+        return []
+    claim, credit = accounts[name]["claim"], accounts[name]["credit"]
+    served = (accounts[choice.category]["claim"] for choice in decision.chosen if choice.category in accounts)
+    needed = [credit + other - claim + 1 for other in sorted(served)]
+    return [
+        Change(
+            fact=f'category["{name}"].credit',
+            old=credit / UNIT,
+            new=more / UNIT,
+            text=f"its credit had been {more / UNIT:.2f} slots instead of {credit / UNIT:.2f}",
+            apply=alter.loop(ledger={**view.ledger, name: more}),
+        )
+        for more in needed
+    ]
 
 
 REMEDIES: Mapping[str, Remedy] = {

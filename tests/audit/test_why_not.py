@@ -283,6 +283,17 @@ def test_every_verdict_of_the_decider_has_a_case_and_a_remedy() -> None:
     assert {case.verdict for case in CASES} == set(REMEDIES) == {*GATES, "unknown_category"}
 
 
+def test_under_fair_more_credit_would_have_started_it() -> None:
+    config = configured(policy="fair", slots=1, categories={"code": {"target": 0.3}, "docs": {"target": 0.7}})
+    view = given(config, *fire("code", "docs")).view()
+    assert verdict_of(view) == ("no_slot", ())
+    found = {flip[0].fact: flip[0] for flip in flips(view, "code")}
+    credit = found['category["code"].credit']
+    assert (credit.old, credit.new) == (0, 0.400001)
+    assert chosen(credit.apply(view))
+    assert 'ranking["code"]' not in found, "the order of the ranking is not what fair goes by"
+
+
 def test_two_closed_gates_take_a_pair_of_changes_that_is_marked_as_one() -> None:
     story = told(configured(), restrained("paused"), *fire("docs"), decides())
     found = why_not(story.log, "code")
