@@ -45,7 +45,7 @@ def status(state: State, now: int) -> dict[str, Any]:
         "sessions": {"live": _live(state), "recent": state.sessions["recent"][::-1]},
         "noop": figures.noop(state),
         "backends": _backends(state, now),
-        "categories": _categories(state, now),
+        "categories": categories(state, now),
         "selection": figures.selection(state, now, window),
         "last_tick": None
         if last is None
@@ -147,7 +147,7 @@ def _live(state: State) -> list[dict[str, Any]]:
     ]
 
 
-def _categories(state: State, now: int) -> list[dict[str, Any]]:
+def categories(state: State, now: int) -> list[dict[str, Any]]:
     """The allocation, with what the next decision would make of it: `capped`, whether one start more would be over the
     cap (null: no cap), and `credit` in slots (null: no ledger). `ratio` is the standing one: as the window moves on it
     can rise without any start, so it can be over what the cap would allow."""
