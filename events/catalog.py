@@ -302,10 +302,34 @@ class Idle(_Part):
     reason: str
 
 
+class Account(_Part):
+    """One category's account in the credit ledger, in millionths of a slot; the terms are explained in `loop.fair`."""
+
+    weight: int
+    lanes: int
+    seconds: int
+    share: int
+    claim: int
+    credit: int
+    moved: int
+    charged: int
+    after: int
+
+
+class Ledger(_Part):
+    slots: int
+    accounts: dict[str, Account]
+    forfeited: dict[str, int]
+
+
 class FanoutDecided(Payload):
-    """A decision in full: what was considered, what was chosen, and why every other slot stayed idle."""
+    """A decision in full: what was considered, what was chosen, and why every other slot stayed idle.
+
+    `ledger` has the terms of policy `fair`; none under another policy, or where nobody was asked for.
+    """
 
     type = "fanout.decided"
+    version = 2
     decider: int
     basis: int
     now: str
@@ -314,6 +338,7 @@ class FanoutDecided(Payload):
     chosen: list[Choice]
     candidates: list[Candidate]
     idle: list[Idle]
+    ledger: Ledger | None
 
 
 # ── locks ─────────────────────────────────────────────────────────────────────────────────────────────────────────

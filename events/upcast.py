@@ -14,12 +14,20 @@ from events.errors import StoreTooNew
 Upcaster = Callable[[Json], Json]
 
 
-def _lock_acquired_1(data: Json) -> Json:
+def _without_ledger(data: Json) -> Json:
+    """Decisions had no credit ledger."""
+    return {**data, "ledger": None}
+
+
+def _no_observation(data: Json) -> Json:
     """Before lock histories of other programs could be imported."""
     return {"foreign": None, **data}
 
 
-UPCASTERS: dict[tuple[str, int], Upcaster] = {("lock.acquired", 1): _lock_acquired_1}
+UPCASTERS: dict[tuple[str, int], Upcaster] = {
+    ("fanout.decided", 1): _without_ledger,
+    ("lock.acquired", 1): _no_observation,
+}
 
 
 def upcast(type: str, version: int, data: Json) -> Json:

@@ -10,11 +10,10 @@ from loop.config import BackendSection, CategorySection, Config, Section
 from loop.config_file import SECTIONS
 from loop.duration import format_bytes, format_seconds
 from loop.home import resolved
-from loop.policies import POLICIES
+from loop.targets import about_targets
 
 # Keys that are read and checked, and change nothing yet; `*` stands for any name. Empty it as they come to life.
 WITHOUT_EFFECT: Mapping[str, str] = {
-    "allocation.max_ratio": "no cap is applied yet",
     "host": "the host is not measured yet",
     "categories.*.gate": "gates are not asked yet",
     "backends.*.max_runs_per_day": "runs are not counted yet",
@@ -31,7 +30,7 @@ def warnings(config: Config) -> list[str]:
     return [
         *_without_effect(config),
         *_state_in_work_tree(config),
-        *_about_targets(config),
+        *about_targets(config),
         *_about_files(config),
         *_about_prompts(config),
         *_about_the_loop(config),
@@ -64,9 +63,6 @@ def origins(config: Config) -> list[Origin]:
 
 
 def _without_effect(config: Config) -> Iterator[str]:
-    if config.loop.policy not in POLICIES:
-        known = ", ".join(POLICIES)
-        yield f"loop.policy: {config.loop.policy!r} has no effect yet; it decides like intent (known: {known})"
     for pattern, why in WITHOUT_EFFECT.items():
         wanted = pattern.split(".")
         for key in _given(config):
@@ -98,13 +94,6 @@ def _state_in_work_tree(config: Config) -> Iterator[str]:
                 f'destroys the log; set cwd to a worktree of its own, or state = "~/.local/state/loop/{top.name}"'
             )
             return
-
-
-def _about_targets(config: Config) -> Iterator[str]:
-    targets = [category.target for category in config.categories.values() if category.target is not None]
-    total = sum(targets)
-    if targets and abs(total - 1) > 0.005:
-        yield f"categories.*.target: the targets sum to {total:.2f}; they are read as shares of that sum"
 
 
 def _about_files(config: Config) -> Iterator[str]:

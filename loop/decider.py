@@ -11,14 +11,17 @@ golden test compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from loop.fair import closed, opened
 from loop.policies import POLICIES, intent, most_owed
+from loop.shares import UNIT, Starts, counted
 from projections.view import Backend, Category, Due, Entry, View, time_text
 
-DECIDER = 1
+DECIDER = 2
 
 VERDICTS = (
     "unknown_category",
@@ -82,6 +85,7 @@ class Decision:
     chosen: tuple[Choice, ...]
     candidates: tuple[Candidate, ...]
     idle: tuple[tuple[int, str], ...]
+    ledger: Detail | None = None
 
     @property
     def free(self) -> int:
@@ -121,12 +125,13 @@ class Decision:
                 for candidate in self.candidates
             ],
             "idle": [{"slots": slots, "reason": reason} for slots, reason in self.idle],
+            "ledger": self.ledger,
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Considered:
-    """A candidate before its verdict."""
+    """A candidate before its verdict; `claim` and `last_started` are what policy `fair` goes by."""
 
     name: str
     rank: int | None
@@ -135,30 +140,69 @@ class _Considered:
     task: str = ""
     due: Due | None = None
     backend: str | None = None  # asked for by hand
+    claim: int = 0
+    last_started: int | None = None
 
 
-@dataclass(slots=True)
 class _Board:
-    """The view plus what this decision has granted so far."""
+    """The view plus what this decision has granted so far, indexed so that no gate looks at everything again."""
 
-    view: View
-    chosen: list[Choice] = field(default_factory=list)
+    def __init__(self, view: View, chosen: Iterable[Choice] = ()) -> None:
+        self.view = view
+        self.chosen: list[Choice] = []
+        self.taken: set[str] = set()  # keys
+        self.present = Counter(session["category"] for session in view.live.values())
+        self.alone = next((name for name in self.present if self.is_alone(name)), None)
+        self.netted = sum(session["rule"] == "allowlist" for session in view.live.values())
+        self.tasks: dict[str, str] = {}
+        for id, session in view.live.items():
+            self.tasks.setdefault(session["task"], id)
+        self.granted: Counter[str] = Counter()  # by category
+        self.starts = Starts.of(view)
+        self.used: Counter[str] = Counter()  # grants by backend
+        self.until = _earliest(view.backends.values())
+        self.open = {name: each for name, each in view.backends.items() if self.takes_more(each)}
+        for choice in chosen:
+            self.grant(choice)
+
+    def grant(self, choice: Choice) -> None:
+        """Enter a grant: what is judged after it is judged on the state that it leaves."""
+        self.chosen.append(choice)
+        self.taken.update(choice.keys)
+        self.present[choice.category] += 1
+        if self.alone is None and self.is_alone(choice.category):
+            self.alone = choice.category
+        self.netted += choice.rule == "allowlist"
+        self.tasks.setdefault(choice.task, "this pass")
+        self.granted[choice.category] += 1
+        self.used[choice.backend] += 1
+        backend = self.view.backends.get(choice.backend)
+        if backend is not None and not self.takes_more(backend):
+            self.open.pop(choice.backend, None)
 
     def free(self) -> int:
         return max(0, self.view.slots - len(self.view.live)) - len(self.chosen)
 
     def holder(self, key: str) -> str | None:
         """Who holds a key: a session's id, or `this pass`."""
-        if any(key in choice.keys for choice in self.chosen):
-            return "this pass"
-        return self.view.held.get(key)
+        return "this pass" if key in self.taken else self.view.held.get(key)
 
     def lane(self, category: Category) -> str | None:
         """The first free lane key."""
+        if category.lanes == 1:  # nearly all, and asked about each of them
+            return category.name if self.holder(category.name) is None else None
         return next((key for key in category.lane_keys() if self.holder(key) is None), None)
 
-    def in_use(self, backend: Backend) -> int:
-        return backend.live + sum(choice.backend == backend.name for choice in self.chosen)
+    def is_alone(self, name: str) -> bool:
+        category = self.view.categories.get(name)
+        return category is not None and category.parallel == "alone"
+
+    def takes_more(self, backend: Backend) -> bool:
+        return (
+            backend.state == "available"
+            and not backend.paused
+            and (backend.concurrency is None or backend.live + self.used[backend.name] < backend.concurrency)
+        )
 
     def backend(self, category: Category, wanted: str | None) -> str | None:
         """The backend a session of the category would get: the first named that can take one, else of all that can
@@ -167,25 +211,19 @@ class _Board:
         if wanted is not None or category.backends is not None:
             first = next(able, None)
         else:
-            order = [choice.backend for choice in self.chosen]
-            first = min(able, key=lambda backend: (order.count(backend.name), backend.last_used), default=None)
+            first = min(able, key=lambda backend: (self.used[backend.name], backend.last_used), default=None)
         return None if first is None else first.name
 
     def able(self, category: Category, wanted: str | None) -> Iterator[Backend]:
         """The backends that could take a session of the category now, in the order in which they are named."""
         named = (wanted,) if wanted is not None else category.backends
-        for name in named if named is not None else self.view.backends:
-            backend = self.view.backends.get(name)
-            if backend is not None and self.can_take(backend, category):
-                yield backend
-
-    def can_take(self, backend: Backend, category: Category) -> bool:
-        return (
-            backend.state == "available"
-            and not backend.paused
-            and (category.own_command or backend.command)
-            and (backend.concurrency is None or self.in_use(backend) < backend.concurrency)
-        )
+        if named is None:
+            found: Iterable[Backend] = self.open.values()
+        else:
+            found = [self.open[name] for name in named if name in self.open]
+        if category.own_command:
+            return iter(found)
+        return (backend for backend in found if backend.command)
 
 
 # ── gates ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -195,6 +233,11 @@ class _Board:
 
 def _text(time: int | None) -> str | None:
     return None if time is None else time_text(time)
+
+
+def _earliest(backends: Iterable[Backend]) -> int | None:
+    """When the first of the backends is expected back."""
+    return min((backend.until for backend in backends if backend.until), default=None)
 
 
 Gate = Callable[[_Board, _Considered, Category], Detail | None]
@@ -210,6 +253,8 @@ def _not_ranked(board: _Board, candidate: _Considered, category: Category) -> De
 
 def _restrained(mode: str) -> Gate:
     def gate(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+        if not board.view.restraints:
+            return None
         for scope in ("all", f"category:{category.name}"):
             restraint = board.view.restraints.get(scope)
             if restraint is not None and restraint.mode == mode:
@@ -233,24 +278,15 @@ def _lock_held(board: _Board, candidate: _Considered, category: Category) -> Det
 def _task_taken(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
     if not candidate.task:
         return None
-    for id, session in board.view.live.items():
-        if session["task"] == candidate.task:
-            return {"task": candidate.task, "session": id}
-    if any(choice.task == candidate.task for choice in board.chosen):
-        return {"task": candidate.task, "session": "this pass"}
-    return None
+    holder = board.tasks.get(candidate.task)
+    return None if holder is None else {"task": candidate.task, "session": holder}
 
 
 def _not_alone(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
-    present = [session["category"] for session in board.view.live.values()]
-    present += [choice.category for choice in board.chosen]
+    present = len(board.view.live) + len(board.chosen)
     if category.parallel == "alone" and present:
-        return {"live": len(present)}
-    for name in present:
-        other = board.view.categories.get(name)
-        if other is not None and other.parallel == "alone":
-            return {"alone": name}
-    return None
+        return {"live": present}
+    return None if board.alone is None else {"alone": board.alone}
 
 
 def _cooling_down(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
@@ -265,12 +301,29 @@ def _respawn_spent(board: _Board, candidate: _Considered, category: Category) ->
     return {"chain": candidate.due.chain, "limit": board.view.respawn_limit}
 
 
+def _over_allocated(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    """The cap, on the state after the start. A start by hand is the way around it."""
+    most = board.starts.most(board.view, category, len(board.chosen))
+    started = counted(category) + board.granted[category.name]
+    if most is None or started + 1 <= most or candidate.rule == "manual":
+        return None
+    assert category.target is not None
+    return {
+        "started": started,
+        "total": board.starts.total + len(board.chosen),
+        "most": most,
+        "target": category.target * UNIT // board.starts.whole,
+        "max_ratio": board.view.max_ratio,
+    }
+
+
 def _no_backend(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
     if next(board.able(category, candidate.backend), None) is not None:
         return None
-    named = category.backends if category.backends is not None else tuple(board.view.backends)
-    limits = [backend.until for name in named if (backend := board.view.backends.get(name)) and backend.until]
-    return {"backends": len(named), "until": _text(min(limits)) if limits else None}
+    if category.backends is None:
+        return {"backends": len(board.view.backends), "until": _text(board.until)}
+    named = (board.view.backends.get(name) for name in category.backends)
+    return {"backends": len(category.backends), "until": _text(_earliest(each for each in named if each is not None))}
 
 
 def _rate_limited(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
@@ -285,11 +338,8 @@ def _rate_limited(board: _Board, candidate: _Considered, category: Category) -> 
 def _no_slot(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
     if board.free() <= 0:
         return {"capacity": board.view.slots, "live": len(board.view.live), "granted": len(board.chosen)}
-    if candidate.rule == "allowlist":
-        kept = sum(session["rule"] == "allowlist" for session in board.view.live.values())
-        kept += sum(choice.rule == "allowlist" for choice in board.chosen)
-        if kept >= board.view.fallback_slots:
-            return {"fallback_slots": board.view.fallback_slots, "live": kept}
+    if candidate.rule == "allowlist" and board.netted >= board.view.fallback_slots:
+        return {"fallback_slots": board.view.fallback_slots, "live": board.netted}
     return None
 
 
@@ -304,6 +354,7 @@ GATES: dict[str, Gate] = {
     "not_alone": _not_alone,
     "cooling_down": _cooling_down,
     "respawn_spent": _respawn_spent,
+    "over_allocated": _over_allocated,
     "no_backend": _no_backend,
     "rate_limited": _rate_limited,
     "no_slot": _no_slot,
@@ -377,8 +428,16 @@ def _respawn(view: View, due: Due) -> _Considered:
 def decide(view: View) -> Decision:
     """The verdicts for every candidate of the pass that `view` describes. Pure and total."""
     board = _Board(view)
+    considered = _considered(view)
+    ledger = opened(view) if view.policy == "fair" and any(each.rule for each in considered) else None
+    if ledger is not None:
+        for each in considered:
+            category = view.categories.get(each.name)
+            each.claim = ledger.claim(each.name)
+            each.last_started = None if category is None else category.last_started
     serve = POLICIES.get(view.policy, intent)
-    candidates = [_judge(board, candidate) for candidate in serve(view, _considered(view))]
+    candidates = [_judge(board, candidate) for candidate in serve(view, considered)]
+    verdicts = {candidate.category: candidate.verdict for candidate in candidates}
     return Decision(
         decider=DECIDER,
         basis=view.position,
@@ -389,13 +448,14 @@ def decide(view: View) -> Decision:
         chosen=tuple(board.chosen),
         candidates=tuple(candidates),
         idle=_idle(board, candidates),
+        ledger=None if ledger is None else closed(ledger, [choice.category for choice in board.chosen], verdicts),
     )
 
 
 def able_backends(view: View, before: Sequence[Choice], category: Category, wanted: str | None = None) -> list[str]:
     """The backends that could take a session of the category once `before` was granted, in the order of choice among
     those named; for explanations."""
-    return [backend.name for backend in _Board(view, list(before)).able(category, wanted)]
+    return [backend.name for backend in _Board(view, before).able(category, wanted)]
 
 
 def _judge(board: _Board, candidate: _Considered) -> Candidate:
@@ -411,7 +471,7 @@ def _judge(board: _Board, candidate: _Considered) -> Candidate:
     assert lane is not None
     assert backend is not None
     assert candidate.rule is not None
-    board.chosen.append(
+    board.grant(
         Choice(
             category=category.name,
             task=candidate.task,

@@ -9,7 +9,8 @@ from projections.view import Category, View
 
 
 class Asked(Protocol):
-    """What a policy sees of a candidate; the rank is the selector's, from 1, and `rule` is None where nobody asked."""
+    """What a policy sees of a candidate: the rank is the selector's, from 1; `rule` is None where nobody asked; `claim`
+    is from the credit ledger under `fair`, and 0 otherwise."""
 
     @property
     def name(self) -> str: ...
@@ -19,6 +20,10 @@ class Asked(Protocol):
     def rule(self) -> str | None: ...
     @property
     def score(self) -> int | None: ...
+    @property
+    def claim(self) -> int: ...
+    @property
+    def last_started(self) -> int | None: ...
 
 
 AnyAsked = TypeVar("AnyAsked", bound=Asked)
@@ -35,7 +40,16 @@ def intent(view: View, asked: Sequence[AnyAsked], /) -> list[AnyAsked]:
     return list(asked)
 
 
-POLICIES: Mapping[str, Policy] = {"intent": intent}
+def fair(view: View, asked: Sequence[AnyAsked], /) -> list[AnyAsked]:
+    """The largest claim first; ties: the older last start, then the name. Whom nobody asked for comes last."""
+
+    def order(each: AnyAsked) -> tuple[bool, int, int, str]:
+        return (each.rule is None, -each.claim, -1 if each.last_started is None else each.last_started, each.name)
+
+    return sorted(asked, key=order)
+
+
+POLICIES: Mapping[str, Policy] = {"intent": intent, "fair": fair}
 """The policies by the names that `loop.policy` and `replay --policy` take; any other name is served like `intent`."""
 
 

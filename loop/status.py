@@ -6,12 +6,12 @@ from typing import Any
 
 from events.envelope import to_text
 from loop.output import as_of, clean
+from loop.shares import UNIT, Starts, counted
 from loop.words import REJECTIONS
 from projections import figures
 from projections.state import State
-from projections.view import backends, restraints
+from projections.view import backends, restraints, view
 
-OVER = 2.0  # share over target from which an allocation is a problem
 DEFAULT_WINDOW = 48 * 3_600_000_000
 
 
@@ -50,7 +50,7 @@ def status(state: State, now: int, since: int | None = None) -> dict[str, Any]:
         "sessions": {"live": _live(state), "recent": state.sessions["recent"][::-1]},
         "noop": figures.noop(state),
         "backends": _backends(state, now),
-        "categories": figures.categories(state, now, window),
+        "categories": categories(state, now, window),
         "selection": figures.selection(state, now, window),
         "last_tick": None
         if last is None
@@ -110,8 +110,10 @@ def problems(state: State, now: int, report: dict[str, Any]) -> list[dict[str, s
     if (since := figures.silent_since(state, now)) is not None:
         add("fire_missed", f"no fire since {since[:19]}Z, for more than two periods", "loop doctor")
     for line in report["categories"]:
-        if line["enough_data"] and line["ratio"] is not None and line["ratio"] > OVER:
-            add("over_allocated", f"{line['name']} has {line['ratio']:.1f} times its target", "loop status --json")
+        if line["over_allocated"]:
+            text = f"{line['name']} has {line['ratio']:.1f} times its target"
+            text += "; the cap lets it start no more" if line["capped"] else ""
+            add("over_allocated", text, f"loop why-not {line['name']}")
     for line in report["categories"]:
         if line["neglected"] and not line["live"]:
             add("neglected", f"{line['name']} is neglected", f"loop start {line['name']}")
@@ -162,6 +164,23 @@ def _live(state: State) -> list[dict[str, Any]]:
         }
         for id, live in state.sessions["live"].items()
     ]
+
+
+def categories(state: State, now: int, window: int | None = None) -> list[dict[str, Any]]:
+    """The allocation, with what the next decision would make of it: `capped`, whether one start more would be over the
+    cap (null: no cap), and `credit` in slots (null: no ledger). `ratio` is the standing one: as the window moves on it
+    can rise without any start, so it can be over what the cap would allow."""
+    lines = figures.categories(state, now, window)
+    if not lines:
+        return []
+    seen = view(state, now)
+    starts = Starts.of(seen)
+    for line in lines:
+        category = seen.categories[line["name"]]
+        most = starts.most(seen, category)
+        line["capped"] = None if most is None else counted(category) + 1 > most
+        line["credit"] = seen.ledger.get(line["name"], 0) / UNIT if seen.policy == "fair" else None
+    return lines
 
 
 def _backends(state: State, now: int) -> dict[str, Any]:

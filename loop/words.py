@@ -22,6 +22,16 @@ def _restrained(word: str) -> Callable[[Detail], str]:
     return text
 
 
+def _over_allocated(detail: Detail) -> str:
+    if "most" not in detail:
+        return "it would get more than its share"
+    ratio, target = detail["max_ratio"] / 1e6, detail["target"] / 1e4
+    return (
+        f"it had {detail['started']} of {detail['total']} starts, and of one more {detail['most']} are the most that "
+        f"{ratio:g} times its target of {target:.0f} % allows"
+    )
+
+
 VERDICTS: dict[str, Callable[[Detail], str]] = {
     "chosen": lambda d: "started",
     "unknown_category": lambda d: "no such category in the config",
@@ -39,7 +49,7 @@ VERDICTS: dict[str, Callable[[Detail], str]] = {
     "respawn_spent": lambda d: f"the chain has had its {d.get('limit')} respawn",
     "no_work": lambda d: "its gate says: no work",
     "gate_error": lambda d: "its gate failed",
-    "over_allocated": lambda d: "it would get more than its share",
+    "over_allocated": _over_allocated,
     "budget_spent": lambda d: "a budget is spent" + _until(d),
     "no_backend": lambda d: "no backend can take it" + _until(d),
     "host_busy": lambda d: "the host is too busy",
@@ -85,6 +95,7 @@ def idle(reason: str) -> str:
         "lock_held": "what was asked for already runs",
         "cooling_down": "what was asked for is cooling down",
         "not_allowed": "what was asked for is outside the allowlist",
+        "over_allocated": "what was asked for has had its share",
         "no_backend": "no backend can take what was asked for",
         "rate_limited": "the start-rate limit is reached",
         "respawn_spent": "the chain has had its respawn",

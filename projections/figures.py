@@ -5,6 +5,7 @@ Everything here may be shown; nothing here decides. None means *no data*, never 
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
 from typing import Any
 
@@ -13,9 +14,11 @@ from projections import schedule
 from projections.fold import EXACT, first_hour, truncated
 from projections.foreign import Counts
 from projections.state import State
-from projections.view import cooldown_until, counted
+from projections.view import cooldown_until, counted, supplies
 
-ENOUGH = 5.0  # expected starts (target times total) from which a ratio is worth judging
+ENOUGH = 5.0  # expected starts (target times total) from which a ratio is worth judging: more than the 4 from which on
+# a cap of 1.75 keeps every ratio under 2, since ceil(1.75 e) / e < 1.75 + 1/e
+OVER = 2.0  # share over target from which an allocation is a problem
 NEGLECT = 3.0  # gap times target above which a category counts as neglected
 SILENT_PERIODS = 2  # periods without a fire after which nobody seems to fire any more
 
@@ -138,13 +141,16 @@ def categories(state: State, now: int, window: int | None = None) -> list[dict[s
     counts = counted(state, now, round(config["window"] * 1_000_000) if window is None else window)
     total = sum(counts.get(name, (0, 0.0))[0] for name in config["categories"])
     wanted = targets(config)
-    running = [session["category"] for session in state.sessions["live"].values()]
+    live = Counter(session["category"] for session in state.sessions["live"].values())
+    supply = supplies(state)
     lines = []
     for name in config["categories"]:
         spawned, seconds = counts.get(name, (0, 0.0))
         share = spawned / total if total else None
         target = wanted[name]
         last = state.allocation["last_started"].get(name)
+        ratio = share / target if share is not None and target else None
+        enough = target is not None and target * total >= ENOUGH
         gap = state.allocation["total"] - (last[1] if last else 0)
         cooling = cooldown_until(state, name, now)
         lines.append(
@@ -154,11 +160,13 @@ def categories(state: State, now: int, window: int | None = None) -> list[dict[s
                 "spawned": spawned,
                 "minutes": round(seconds / 60, 2),
                 "share": share,
-                "ratio": share / target if share is not None and target else None,
-                "enough_data": target is not None and target * total >= ENOUGH,
-                "neglected": target is not None and gap * target > NEGLECT,
-                "supply": None,
-                "live": running.count(name),
+                "ratio": ratio,
+                "entitlement": None if target is None else target * total,
+                "enough_data": enough,
+                "over_allocated": enough and ratio is not None and ratio > OVER,
+                "neglected": target is not None and supply[name] != "none" and gap * target > NEGLECT,
+                "supply": supply[name],
+                "live": live[name],
                 "last_started_at": last[0] if last else None,
                 "cooldown_until": None if cooling is None else to_text(cooling),
             }

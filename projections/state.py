@@ -10,7 +10,7 @@ import orjson
 
 from events.envelope import Event
 from events.errors import DAMAGED, StoreError, StoreTooNew
-from projections import allocation, backends, control, locks, outcomes, selection, sessions
+from projections import allocation, backends, control, ledger, locks, outcomes, selection, sessions
 from projections.fold import Handler
 
 PROJECTIONS = {
@@ -21,6 +21,7 @@ PROJECTIONS = {
     "backends": backends,
     "selection": selection,
     "control": control,
+    "ledger": ledger,
 }
 
 # Facts that no projection needs; listed, so that an unknown type is an error and not a silent gap.
@@ -75,6 +76,7 @@ class State:
         self.backends: backends.Backends = parts["backends"]
         self.selection: selection.Selection = parts["selection"]
         self.control: control.Control = parts["control"]
+        self.ledger: ledger.Ledger = parts["ledger"]
 
     def apply(self, event: Event) -> None:
         """Fold one event: the one after `position`, of a type that this version knows.

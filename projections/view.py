@@ -7,6 +7,7 @@ float arithmetic.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ UNKNOWN_LIMIT = HOUR  # how long a pool without a known reset stays closed befor
 BACKEND_FAILURES = frozenset({"command_not_found", "not_executable", "argv_too_long"})  # of a backend's own command
 
 Parallel = bool | Literal["alone"]
+Supply = Literal["work", "none", "unknown"]
+"""Whether a category has work: `none` only where something says so; not to be asked for is no evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ class Category:
     """Sessions started in the allocation window."""
     last_started: int | None
     timeout: int
+    requested: int = 0
+    """Sessions granted and not yet started."""
+    mean_seconds: int | None = None
+    """What its sessions of the window ran on average; None before one has ended."""
+    supply: Supply = "unknown"
 
     def lane_keys(self) -> tuple[str, ...]:
         """The keys of its lanes: the name itself, or `name#1`, `name#2`, …"""
@@ -140,6 +148,10 @@ class View:
     due: tuple[Due, ...]
     manual: ManualStart | None
     rates: Rates
+    max_ratio: int | None
+    """The cap on over-allocation in millionths; None: there is none."""
+    ledger: dict[str, int]
+    """Category -> its credit under policy `fair`, in millionths of a slot; zero where it is missing."""
 
 
 time_text = to_text  # the log's text of a time, for those who may import only views
@@ -170,6 +182,8 @@ def view(state: State, now: int) -> View:
         due=_due(state, config, now),
         manual=_manual(state),
         rates=_rates(state, config, now),
+        max_ratio=None if config["max_ratio"] is None else round(config["max_ratio"] * PPM),
+        ledger=dict(state.ledger["credits"]),
     )
 
 
@@ -189,7 +203,7 @@ def backends(state: State, now: int) -> dict[str, Backend]:
     if config is None:
         return {}
     stopped = restraints(state, now)
-    live = [session["backend"] for session in state.sessions["live"].values()]
+    live = Counter(session["backend"] for session in state.sessions["live"].values())
     found: dict[str, Backend] = {}
     for name, settings in config["backends"].items():
         availability, until = _pool(state, settings["pool"], now)
@@ -198,7 +212,7 @@ def backends(state: State, now: int) -> dict[str, Backend]:
             pool=settings["pool"],
             command=settings["command"],
             concurrency=settings["concurrency"],
-            live=live.count(name),
+            live=live[name],
             state=availability,
             until=until,
             paused=f"backend:{name}" in stopped,
@@ -257,6 +271,13 @@ def counted(state: State, now: int, window: int) -> dict[str, tuple[int, float]]
     return {category: (started, totals[category]) for category, started in counts.items()}
 
 
+def supplies(state: State) -> dict[str, Supply]:
+    """Category -> whether it has work, as far as known. The last usable answer says so of whom it names."""
+    config, last = state.control["config"], state.selection["last"]
+    named = set() if last is None else {entry["category"] for entry in last["ranking"]}
+    return {name: "work" if name in named else "unknown" for name in (config["categories"] if config else ())}
+
+
 def _pool(state: State, pool: str, now: int) -> tuple[Literal["available", "limited", "unknown"], int | None]:
     known = state.backends["pools"].get(pool)
     if known is None or known["state"] == "available":
@@ -276,9 +297,13 @@ def _held(state: State) -> dict[str, str]:
 
 def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Category]:
     counts = counted(state, now, round(config["window"] * 1_000_000))
+    live = Counter((session["category"], session["status"]) for session in state.sessions["live"].values())
+    supply = supplies(state)
     found: dict[str, Category] = {}
     for name, settings in config["categories"].items():
         last = state.allocation["last_started"].get(name)
+        started, seconds = counts.get(name, (0, 0.0))
+        ended = started - live[name, "started"]
         found[name] = Category(
             name=name,
             target=None if settings["target"] is None else round(settings["target"] * PPM),
@@ -288,9 +313,12 @@ def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Cat
             backends=None if settings["backends"] is None else tuple(settings["backends"]),
             own_command=settings["own_command"],
             cooldown_until=cooldown_until(state, name, now),
-            started=counts.get(name, (0, 0.0))[0],
+            started=started,
             last_started=None if last is None else to_micros(last[0]),
             timeout=round(settings["timeout"] * 1_000_000),
+            requested=live[name, "requested"],
+            mean_seconds=round(seconds / ended) if ended > 0 and seconds else None,
+            supply=supply[name],
         )
     return found
 

@@ -568,9 +568,3 @@ def test_what_is_no_size(text: object) -> None:
 
 def test_sizes_are_written_as_they_are_read() -> None:
     assert [format_bytes(size) for size in (0, 1500, 2048, 2**30, 3 * 2**40)] == ["0B", "1500B", "2KiB", "1GiB", "3TiB"]
-
-
-def test_a_policy_that_decides_nothing_yet_is_said_to() -> None:
-    assert not any("loop.policy" in line for line in warnings(small()))
-    fair = parse(f'[loop]\npolicy = "fair"\n{SMALL}', PATH)
-    assert any("loop.policy" in line for line in warnings(fair))

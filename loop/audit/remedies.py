@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from loop.audit import alter
 from loop.audit.changes import (
+    RUNGS,
     Change,
     Ladder,
     competitors,
@@ -22,6 +23,7 @@ from loop.audit.changes import (
 )
 from loop.decider import Decision
 from loop.output import clean, local
+from loop.shares import UNIT, Starts, counted
 from projections.view import Backend, Category, View, time_text
 
 Remedy = Callable[[View, Decision, str], Iterator[Ladder]]
@@ -167,6 +169,61 @@ def _respawn_spent(view: View, decision: Decision, name: str) -> Iterator[Ladder
             yield [respawn_limit(view, due.chain + 1)]
 
 
+def _over_allocated(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    """A higher cap or target, or fewer starts in the window; what the cap sees depends on who was served before."""
+    category, max_ratio = view.categories[name], view.max_ratio
+    starts = Starts.of(view)
+    whole = starts.whole
+    if max_ratio is None or not category.target or not whole:
+        return
+    started, first = counted(category), starts.total + 1
+    totals = range(first + len(decision.chosen), first - 1, -1)
+    ratios = dict.fromkeys(_hundredths(started * UNIT * whole // (category.target * total) + 1) for total in totals)
+    yield [
+        Change(
+            fact="allocation.max_ratio",
+            old=max_ratio / UNIT,
+            new=ratio / UNIT,
+            text=f"the cap had been {ratio / UNIT:g} times the target",
+            apply=alter.loop(max_ratio=ratio),
+            command=f"loop start {name}",
+            setting=f"[allocation] max_ratio = {ratio / UNIT:g}",
+        )
+        for ratio in ratios
+        if ratio > max_ratio
+    ]
+    others = whole - category.target
+    steps = [(max_ratio * total - started * UNIT, started * UNIT * others) for total in totals]
+    targets = dict.fromkeys(_hundredths(more // per + 1) for per, more in steps if per > 0)
+    yield [
+        Change(
+            fact=f'category["{name}"].target',
+            old=category.target / UNIT,
+            new=target / UNIT,
+            text=f"its target had been {target / UNIT:g} instead of {category.target / UNIT:g}",
+            apply=alter.category(name, target=target),
+            setting=f"[categories.{name}] target = {target / UNIT:g}",
+        )
+        for target in targets
+        if category.target < target <= UNIT
+    ]
+    yield [
+        Change(
+            fact=f'category["{name}"].spawned',
+            old=category.started,
+            new=count,
+            text=f"it had {count} starts in the window, not {category.started}, as when older ones leave it",
+            apply=alter.category(name, started=count),
+        )
+        for count in range(category.started - 1, max(-1, category.started - 1 - RUNGS), -1)
+    ]
+
+
+def _hundredths(millionths: int) -> int:
+    """Rounded up to a number that one writes."""
+    return -(-millionths // 10_000) * 10_000
+
+
 def _no_backend(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
     category, manual = view.categories[name], view.manual
     wanted = None if manual is None else manual.backend
@@ -255,8 +312,29 @@ def _no_slot(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
         yield [Change("selection.rejected", True, False, text, alter.answered(name))]
     elif view.answer is not None and not view.answer.rejected and rule not in ("manual", "respawn"):
         yield ranks(view, name, None)
+    yield _more_credit(view, decision, name)
     yield from sessions_ended(view, view.live)
     yield from competitors(view, decision)
+
+
+def _more_credit(view: View, decision: Decision, name: str) -> Ladder:
+    """Under policy `fair`: just more credit than one after another of those that were served."""
+    accounts = {} if decision.ledger is None else decision.ledger["accounts"]
+    if name not in accounts:
+        return []
+    claim, credit = accounts[name]["claim"], accounts[name]["credit"]
+    served = (accounts[choice.category]["claim"] for choice in decision.chosen if choice.category in accounts)
+    needed = [credit + other - claim + 1 for other in sorted(served)]
+    return [
+        Change(
+            fact=f'category["{name}"].credit',
+            old=credit / UNIT,
+            new=more / UNIT,
+            text=f"its credit had been {more / UNIT:.2f} slots instead of {credit / UNIT:.2f}",
+            apply=alter.loop(ledger={**view.ledger, name: more}),
+        )
+        for more in needed
+    ]
 
 
 REMEDIES: Mapping[str, Remedy] = {
@@ -271,6 +349,7 @@ REMEDIES: Mapping[str, Remedy] = {
     "not_alone": _not_alone,
     "cooling_down": _cooling_down,
     "respawn_spent": _respawn_spent,
+    "over_allocated": _over_allocated,
     "no_backend": _no_backend,
     "rate_limited": _rate_limited,
     "no_slot": _no_slot,

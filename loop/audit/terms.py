@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 from events.envelope import to_micros, to_text
 from events.lifecycle import SESSION_ENDS
-from loop.status import DEFAULT_WINDOW, mode
+from loop.status import DEFAULT_WINDOW, categories, mode
 from projections import backends as pools
-from projections import figures, locks, selection, view
+from projections import figures, ledger, locks, selection, view
 from projections.fold import EXACT, HOUR
 from projections.state import State
 
@@ -131,6 +131,10 @@ def _categories(state: State, now: int) -> Table:
     return {line["name"]: line for line in figures.categories(state, now)}
 
 
+def _allotted(state: State, now: int) -> Table:
+    return {line["name"]: line for line in categories(state, now)}
+
+
 def _backends(state: State, now: int) -> Table:
     found = view.backends(state, now)
     return {
@@ -190,10 +194,14 @@ INDEXED: Mapping[str, Mapping[str, Source]] = {
         "minutes": _category("number", _STARTED, _counted),
         "enough_data": _category("number", _STARTED, _counted),
         "neglected": _category("number", _STARTED),
-        "supply": _category("text", {}),
+        "entitlement": _category("number", _STARTED, _counted),
+        "over_allocated": _category("number", _STARTED, _counted),
+        "supply": _category("text", {"selection": frozenset({"selection.made", "selection.rejected"})}),
         "live": _category("number", {"sessions": LIVE}),
         "last_started_at": _category("time", _STARTED),
         "cooldown_until": _category("time", {"outcomes": LIVE}, _cooldown),
+        "capped": Source("number", {**_STARTED, "sessions": LIVE | STARTS, **CONFIG}, _allotted, _counted),
+        "credit": Source("number", {"ledger": frozenset(ledger.HANDLERS), **CONFIG}, _allotted),
         "name": _category("text", {}),
     },
     "backend": {"state": _backend("text", ("available", "limited", "unknown")), "until": _backend("time")},
@@ -214,7 +222,7 @@ def updater(terms: Iterable[Term]) -> Update:
         if term.field is None:
             plain.append((term, source.load))
         else:
-            tables.setdefault(_table(term.root), []).append(term)
+            tables.setdefault(source.load, []).append(term)
 
     def update(values: dict[Term, Any], state: State, now: int) -> None:
         for term, load in plain:
@@ -226,7 +234,3 @@ def updater(terms: Iterable[Term]) -> Update:
                 values[term] = None if row is None else row[term.field or ""]
 
     return update
-
-
-def _table(root: str) -> Callable[[State, int], Table]:
-    return next(iter(INDEXED[root].values())).load

@@ -12,6 +12,7 @@ from loop.home import Home
 
 if TYPE_CHECKING:
     from loop.config import Config
+    from loop.targets import Target
 
 
 def check(home: Home, *, as_json: bool) -> int:
@@ -22,9 +23,11 @@ def check(home: Home, *, as_json: bool) -> int:
     from loop.config import facts
     from loop.config_file import load
     from loop.config_report import warnings
+    from loop.targets import targets
 
     config = load(home.config)
     found = warnings(config)
+    wanted = targets(config)
     if as_json:
         output.print_json(
             {
@@ -34,11 +37,14 @@ def check(home: Home, *, as_json: bool) -> int:
                 "config": str(home.config),
                 "hash": facts(config)[0]["hash"],
                 "warnings": found,
+                "targets": [{"name": each.name, "target": each.target, "feasible": each.feasible} for each in wanted],
             }
         )
         return 0
     for warning in found:
         print(f"warning: {output.clean(warning)}")
+    if wanted:
+        print("targets, as shares of the starts: " + ", ".join(_target(each) for each in wanted))
     count = {0: "valid", 1: "valid, with 1 warning"}.get(len(found), f"valid, with {len(found)} warnings")
     print(f"{output.clean(home.config)}: {count}")
     return 0
@@ -70,6 +76,16 @@ def show(home: Home, *, origin: bool, as_json: bool) -> int:
         line = f"# {_dotted(path)} is not set" if value is None else f"{_dotted(path)} = {_toml(value)}"
         print(output.clean(f"{line}  # {where}" if origin and value is not None else line))
     return 0
+
+
+def _target(target: Target) -> str:
+    """`code 40 % (feasible 17 %)`: what is feasible only where it is another number."""
+    wanted, possible = (
+        "none" if share is None else f"{share * 100:.0f} %" for share in (target.target, target.feasible)
+    )
+    about = "" if target.target is None or wanted == possible else f" (feasible {possible})"
+    about = " (by hand only)" if target.feasible is None else about
+    return f"{output.clean(target.name)} {wanted}{about}"
 
 
 def _as_of(home: Home) -> dict[str, Any]:

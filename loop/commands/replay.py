@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from events.envelope import to_text
 from events.errors import UsageError
 from events.store import EventLog
-from loop.audit.replay import ITEMS, Other, Tally, compared, other_config, other_policy, replay
+from loop.audit.replay import EXACT, ITEMS, Other, Tally, compared, other_config, other_policy, replay
 from loop.moment import Moment, past, resolve
 from loop.output import as_of, clean, console, local, print_json
 
@@ -26,6 +26,12 @@ SHOWN = 20  # divergences that a person is shown
 MEANING = (
     "exact: one step from each recorded state. What sessions that never ran would have changed is not in it, so the "
     "sums say how often the choice would have been another, not how the log would have gone on."
+)
+
+
+CARRIED = (
+    "modelled: policy fair needs a credit ledger, which these decisions had not; it is carried on from decision to "
+    "decision made again, as if each of their starts had come about."
 )
 
 
@@ -90,10 +96,11 @@ def _report(tally: Tally, moment: Moment, after: int, upto: int, other: Other | 
         "first_divergence": tally.first,
         "divergences": tally.diverged,
         "items": tally.items,
-        "label": "exact",
+        "label": tally.label,
     }
     if other is not None:
-        report |= {"other": other.name, "meaning": MEANING, **compared(tally)}
+        meaning = MEANING if tally.label == EXACT else f"{MEANING} {CARRIED}"
+        report |= {"other": other.name, "meaning": meaning, **compared(tally)}
     return report
 
 

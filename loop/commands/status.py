@@ -210,10 +210,14 @@ def _categories(report: Mapping[str, Any]) -> Any:
     table.add_column("")
     for line in report["categories"]:
         ratio = "–" if line["ratio"] is None else f"{line['ratio']:.2f}"
-        style = "red" if line["enough_data"] and line["ratio"] is not None and line["ratio"] > 2 else ""
+        style = "red" if line["over_allocated"] else ""
         notes = []
         if line["neglected"]:
             notes.append("neglected")
+        if line["supply"] == "none":
+            notes.append("no work")
+        if line["capped"]:
+            notes.append("at its cap")
         if line["cooldown_until"]:
             notes.append(f"cools until {local(line['cooldown_until'], report['as_of']['at'])}")
         table.add_row(

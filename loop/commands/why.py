@@ -166,6 +166,9 @@ def decision_table(decision: Mapping[str, Any], *, planned: bool = False) -> Any
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("category", no_wrap=True)
     table.add_column("named by", no_wrap=True)
+    accounts = (decision.get("ledger") or {}).get("accounts")
+    if accounts is not None:
+        table.add_column("claim", justify="right", no_wrap=True)
     table.add_column("verdict")
     chosen = {choice["category"]: choice for choice in decision["chosen"]}
     for candidate in decision["candidates"]:
@@ -180,9 +183,15 @@ def decision_table(decision: Mapping[str, Any], *, planned: bool = False) -> Any
             "–" if candidate["rank"] is None else str(candidate["rank"]),
             Text(clean(candidate["category"], 24), "bold" if good else ""),
             Text(candidate["rule"] or "–", "red" if candidate["rule"] == "allowlist" else ""),
+            *([] if accounts is None else [_claim(accounts.get(candidate["category"]))]),
             text,
         )
     return table
+
+
+def _claim(account: Mapping[str, Any] | None) -> str:
+    """What policy `fair` went by, in slots."""
+    return "–" if account is None else f"{account['claim'] / 1e6:.2f}"
 
 
 def slots_text(decision: Mapping[str, Any]) -> Any:

@@ -6,15 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from given import START, Happening, Story, acquired, requested, started
+from given import START, Happening, Story
 from histories import World
 
-from events import catalog
 from events.catalog import Payload
 from events.clock import SystemClock
 from events.envelope import Event, to_json, to_micros
 from events.store import EventLog
-from loop.decider import decide
 from projections.state import State
 from projections.view import View, view
 
@@ -61,29 +59,6 @@ def told(*happenings: Happening, path: Path | None = None) -> Logged:
     story = Logged(path=path)
     story.happens(*happenings)
     return story
-
-
-def decides(*, start: bool = True) -> Happening:
-    """The pass decides, and what it chooses is granted and started as s1, s2, …"""
-
-    def happen(story: Story) -> None:
-        decision = decide(story.view())
-        event = story.append(catalog.FanoutDecided.model_validate(decision.as_dict()), tick=story.tick)
-        for choice in decision.chosen if start else ():
-            session = f"s{len(story.category) + 1}"
-            fields = {
-                "task": choice.task,
-                "backend": choice.backend,
-                "keys": list(choice.keys),
-                "chain": choice.chain,
-                "parent": choice.parent,
-                "rule": choice.rule,
-            }
-            story.happens(requested(session, choice.category, **fields))
-            story.happens(*(acquired(key, session) for key in choice.keys), started(session))
-        assert event.data["chosen"] == decision.as_dict()["chosen"]
-
-    return happen
 
 
 def views(story: Story) -> list[View]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from events.catalog import REGISTRY
 from events.chain import GENESIS, link
 from events.envelope import COLUMNS, Event, Record, short_id, to_json
 from events.store import EventLog
@@ -37,7 +38,7 @@ def records(events: Sequence[Event]) -> Rows:
             position=event.position,
             id=short_id("e", "world", event.position),
             type=event.type,
-            version=1,
+            version=REGISTRY[event.type].version,
             at=event.at,
             tick=event.tick,
             cause=event.cause,

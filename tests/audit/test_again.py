@@ -19,7 +19,7 @@ from loop.decider import DECIDER
 @pytest.mark.parametrize(
     "change",
     [
-        lambda data: {"policy": "fair"},
+        lambda data: {"policy": "luck"},
         lambda data: {"basis": data["basis"] - 1},
         lambda data: {"now": "2026-11-23T00:00:00.000000Z"},
         lambda data: {"candidates": data["candidates"][:-1]},

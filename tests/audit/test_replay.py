@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from given import Happening, after, config, configured, over, ranking, tick
+from given import Happening, after, config, configured, decides, over, ranking, tick
 from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
-from logged import Logged, LoggedWorld, decides, told
+from logged import Logged, LoggedWorld, told
 
 from events import catalog
 from events.errors import UsageError
@@ -171,6 +171,31 @@ def test_another_policy_is_served_at_every_recorded_state(monkeypatch: pytest.Mo
     tally = of(story, other_policy("last_first"))
     assert (tally.then, tally.now) == ({"code": 1, "docs": 1}, {"docs": 2})
     assert (tally.same, tally.first) == (1, story.decisions[0].position)
+
+
+def rounds(count: int) -> list[Happening]:
+    """Fires one after another, each with one free slot and both categories asked for, code first."""
+    again = (tick(), ranking("code", "docs"), decides())
+    ends = [over(f"s{number}", "productive", proved=False) for number in range(1, count + 1)]
+    return [step for end in ends for step in (*again, end)]
+
+
+def test_fair_is_replayed_on_a_ledger_carried_from_decision_to_decision() -> None:
+    categories = {"code": {"target": 0.75}, "docs": {"target": 0.25}}
+    story = told(configured(slots=1, categories=categories), *rounds(8))
+    tally = of(story, other_policy("fair"))
+    assert (tally.then, tally.now) == ({"code": 8}, {"code": 6, "docs": 2})
+    told_of = compared(tally)
+    assert {line["label"] for line in told_of["categories"]} == {"modelled"}
+    assert (told_of["allocation_error"]["then"], told_of["allocation_error"]["now"]) == (0.25, 0)
+
+
+def test_fair_on_a_log_of_fair_is_exact() -> None:
+    categories = {"code": {"target": 0.75}, "docs": {"target": 0.25}}
+    story = told(configured(slots=1, policy="fair", categories=categories), *rounds(8))
+    tally = of(story, other_policy("fair"))
+    assert (tally.same, tally.label, tally.now) == (8, "exact", {"code": 6, "docs": 2})
+    assert of(story, other_policy("intent")).now == {"code": 8}
 
 
 def test_the_recorded_policy_changes_nothing() -> None:

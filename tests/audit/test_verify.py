@@ -67,7 +67,7 @@ def test_segments_on_other_processes_find_the_same(
 ) -> None:
     monkeypatch.setattr("loop.audit.verify.SEGMENT", 200)
     bad = at(sound, "fanout.decided", 500)
-    rows = replaced(sound, bad, lambda row: changed(row, policy="fair"))
+    rows = replaced(sound, bad, lambda row: changed(row, policy="luck"))
     path = write(tmp_path / "loop.db", rows, keep_snapshots=(200, 333, 700))
     alone, together = report_of(path), report_of(path, workers=2)
     assert alone == together

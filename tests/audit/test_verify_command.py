@@ -45,7 +45,7 @@ def test_what_is_no_anchor_is_a_mistake_of_usage(text: str) -> None:
 
 
 def test_json_is_the_contracts(tmp_path: Path, sound: Rows, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = replaced(sound, at(sound, "fanout.decided"), lambda row: changed(row, policy="fair"))
+    rows = replaced(sound, at(sound, "fanout.decided"), lambda row: changed(row, policy="luck"))
     assert command.run(write(tmp_path / "loop.db", rows), anchor=None, as_json=True) == 4
     found = json.loads(capsys.readouterr().out)
     assert (found["schema"], found["ok"], found["events"]) == ("loop.verify/1", False, len(rows))

@@ -43,6 +43,8 @@ EXPRESSIONS = (
     *("category['code'].last_started_at > '2026-11-23T20:00'", "category['docs'].name == 'docs'"),
     "live > 0 and mode == 'running' and not backend['opus'].state == 'limited'",
     "category['code'].cooldown_until != None or category['code'].ratio > 1 or intent_lost > 1",
+    *("category['code'].capped", "category['docs'].credit > 0", "category['code'].supply == 'work'"),
+    *("category['news'].over_allocated", "category['code'].entitlement >= 5"),
     "True",
 )
 

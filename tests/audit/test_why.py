@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from given import after, by_hand, configured, limited, over, ranking, rejection, restrained, running, tick
-from logged import Logged, decides, told
+from given import after, by_hand, configured, decides, limited, over, ranking, rejection, restrained, running, tick
+from logged import Logged, told
 
 from events.envelope import to_micros
 from events.errors import UsageError

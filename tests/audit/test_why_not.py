@@ -14,6 +14,7 @@ from given import (
     Happening,
     after,
     configured,
+    decides,
     given,
     limited,
     over,
@@ -27,7 +28,7 @@ from given import (
 from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
-from logged import LoggedWorld, decides, told, views
+from logged import LoggedWorld, told, views
 
 from events import catalog
 from events.errors import UsageError
@@ -74,6 +75,16 @@ class Case:
 def fire(*asked: Any) -> list[Happening]:
     return [tick(), ranking(*(asked or ("code",)))]
 
+
+def capped(max_ratio: float, code: float = 0.4) -> Happening:
+    return configured(categories={"code": {"target": code}, "docs": {"target": 0.6}}, max_ratio=max_ratio)
+
+
+SHARED = [
+    step
+    for name in ("code", "code", "docs")
+    for step in (running(name, name), over(name, "productive", proved=False), after(minutes=1))
+]
 
 CASES = [
     Case(
@@ -167,6 +178,21 @@ CASES = [
         [configured(limit=2), running("s1", chain=1, rule="respawn"), over("s1"), tick("session_end", ended="s1")],
     ),
     Case(
+        "over_allocated",
+        [capped(1.25), *SHARED, *fire()],
+        "allocation.max_ratio",
+        1.26,
+        [capped(1.26), *SHARED, *fire()],
+        {'category["code"].target', 'category["code"].spawned'},
+    ),
+    Case(
+        "over_allocated",
+        [capped(1.25), *SHARED, *fire()],
+        'category["code"].target',
+        0.41,
+        [capped(1.25, code=0.41), *SHARED, *fire()],
+    ),
+    Case(
         "no_backend",
         [configured(), limited(), *fire()],
         'pool["default"].state',
@@ -255,6 +281,17 @@ def test_the_fact_that_kept_it_from_starting_is_found_and_is_the_one(case: Case)
 
 def test_every_verdict_of_the_decider_has_a_case_and_a_remedy() -> None:
     assert {case.verdict for case in CASES} == set(REMEDIES) == {*GATES, "unknown_category"}
+
+
+def test_under_fair_more_credit_would_have_started_it() -> None:
+    config = configured(policy="fair", slots=1, categories={"code": {"target": 0.3}, "docs": {"target": 0.7}})
+    view = given(config, *fire("code", "docs")).view()
+    assert verdict_of(view) == ("no_slot", ())
+    found = {flip[0].fact: flip[0] for flip in flips(view, "code")}
+    credit = found['category["code"].credit']
+    assert (credit.old, credit.new) == (0, 0.400001)
+    assert chosen(credit.apply(view))
+    assert 'ranking["code"]' not in found, "the order of the ranking is not what fair goes by"
 
 
 def test_two_closed_gates_take_a_pair_of_changes_that_is_marked_as_one() -> None:

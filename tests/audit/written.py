@@ -7,6 +7,7 @@ from pathlib import Path
 
 from given import START
 
+from events.catalog import REGISTRY
 from events.chain import link
 from events.clock import SystemClock
 from events.envelope import Event, Record, short_id, to_json
@@ -30,7 +31,7 @@ def written(events: Iterable[Event], path: Path | None = None) -> EventLog:
                 position=event.position,
                 id=short_id("e", log.store_id, event.position),
                 type=event.type,
-                version=1,
+                version=REGISTRY[event.type].version,
                 at=event.at,
                 tick=event.tick,
                 cause=event.cause,

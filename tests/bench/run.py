@@ -24,7 +24,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from tests.bench.measure import Line, machine, progress  # noqa: E402
 
-NAMES = ("append", "fold", "moments", "status", "starts", "shim", "idle")
+NAMES = ("append", "fold", "decide", "moments", "status", "starts", "shim", "idle")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import copy
 import random
+from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import get_args
 
@@ -13,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import loop.decider
+import loop.fair
 import loop.policies
+import loop.shares
 from events.catalog import FanoutDecided, Rule
 from events.envelope import to_json, to_micros
 from loop.decider import VERDICTS, Decision, decide
@@ -70,6 +74,9 @@ def check(seen: View, decision: Decision) -> None:
     assert "all" not in seen.restraints or not decision.chosen
     assert seen.rates.hour + len(decision.chosen) <= max(seen.rates.hour_limit, seen.rates.hour)
 
+    check_cap(seen, decision)
+    check_ledger(seen, decision)
+
     net = [choice for choice in decision.chosen if choice.rule == "allowlist"]
     if net:
         assert seen.answer is not None
@@ -82,6 +89,52 @@ def check(seen: View, decision: Decision) -> None:
         assert names == [seen.manual.category]
     elif seen.trigger != "session_end":
         assert set(names) >= set(seen.categories), "at a fire every configured category has a verdict"
+
+
+def check_cap(seen: View, decision: Decision) -> None:
+    """The cap as its formula is written, on the state after each start of the pass."""
+    counts = {name: each.started + each.requested for name, each in seen.categories.items()}
+    stated = sum(each.target or 0 for each in seen.categories.values())
+    for choice in decision.chosen:
+        target = seen.categories[choice.category].target
+        if seen.max_ratio is not None and target is not None and stated and choice.rule != "manual":
+            ratio = Fraction(seen.max_ratio, 1_000_000) * Fraction(target, stated)
+            assert counts[choice.category] + 1 <= max(1, ceil(ratio * (sum(counts.values()) + 1)))
+        counts[choice.category] += 1
+
+
+def check_ledger(seen: View, decision: Decision) -> None:
+    """Credits sum to zero before and after; each slot issues exactly one; every term is there."""
+    assert (decision.ledger is None) == (seen.policy != "fair" or not any(each.rule for each in decision.candidates))
+    assert sum(seen.ledger.values()) == 0
+    if decision.ledger is None:
+        return
+    accounts, slots = decision.ledger["accounts"], decision.ledger["slots"]
+    charged = [name for name, account in accounts.items() if account["charged"]]
+    assert charged == [name for name in accounts if name in {choice.category for choice in decision.chosen}]
+    assert len(charged) == slots
+    by_hand = seen.manual is not None
+    assert slots == len(decision.chosen) or by_hand, "whoever was not asked for by hand was in the running"
+    if accounts:
+        assert sum(account["share"] for account in accounts.values()) == 1_000_000
+    after = dict(seen.ledger)
+    for name, account in accounts.items():
+        assert account["credit"] == seen.ledger.get(name, 0)
+        terms = account["credit"] + account["moved"] + account["share"] * slots - account["charged"]
+        after[name] = account["after"]
+        assert after[name] == terms
+    for name, forfeited in decision.ledger["forfeited"].items():
+        assert name not in accounts
+        after[name] -= forfeited
+    assert sum(after.values()) == 0
+    if slots:
+        assert all(credit <= 0 or name in accounts for name, credit in after.items()), "credit outside the running"
+        assert set(after) <= {*seen.categories, *(name for name, credit in after.items() if not credit)}
+    else:
+        assert after == {**dict.fromkeys(accounts, 0), **seen.ledger}
+    asked = [each.category for each in decision.candidates if each.rule]
+    claims = [accounts[name]["claim"] for name in asked if name in accounts]
+    assert claims == sorted(claims, reverse=True), "the largest claim first"
 
 
 def passes(world: World) -> list[tuple[View, FanoutDecided]]:
@@ -179,8 +232,9 @@ def test_where_nobody_has_a_target_the_fewest_starts_come_first(seed: int) -> No
 
 
 def test_decider_and_policies_import_nothing_that_could_know_more_than_the_view() -> None:
-    allowed = {"__future__", "collections.abc", "dataclasses", "typing", "loop.policies", "projections.view"}
-    for module in (loop.decider, loop.policies):
+    allowed = {"__future__", "collections", "collections.abc", "dataclasses", "math", "typing", "projections.view"}
+    allowed |= {"loop.policies", "loop.fair", "loop.shares"}
+    for module in (loop.decider, loop.policies, loop.fair, loop.shares):
         tree = ast.parse(Path(str(module.__file__)).read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):

@@ -169,6 +169,76 @@ def test_respawn_spent() -> None:
     assert chosen(decision(*story, config=configured(limit=2))) == ["code"]
 
 
+def shares_of(**changes: Any) -> Happening:
+    """Three categories with targets, five starts of code in the window, and a cap."""
+    targets = {"code": {"target": 0.5}, "docs": {"target": 0.3}, "news": {"target": 0.2}}
+    return configured(**{"categories": targets, "max_ratio": 1.75, "slots": 10, **changes})
+
+
+def history_of(*categories: str) -> list[Happening]:
+    """Sessions that ran and are over."""
+    return [
+        step
+        for number, name in enumerate(categories)
+        for step in (running(f"h{number}", name), over(f"h{number}", "productive", proved=False), after(minutes=1))
+    ]
+
+
+def test_over_allocated() -> None:
+    before = history_of("news", "news", "code", "code")
+    found = decision(*before, FIRE, ranking("news", "code"), config=shares_of())
+    assert verdicts(found) == {"news": "over_allocated", "code": "chosen", "docs": "not_ranked"}
+    detail = {"started": 2, "total": 4, "most": 2, "target": 200_000, "max_ratio": 1_750_000}
+    assert candidate(found, "news").detail == detail, "a third of five: more than 1.75 times 0.2 of 5, rounded up"
+    assert found.idle[0] == (1, "over_allocated")
+    assert verdicts(decision(*before, FIRE, ranking("news"), config=shares_of(max_ratio=None)))["news"] == "chosen"
+    assert verdicts(decision(*before, FIRE, ranking("news"), config=shares_of(max_ratio=2.1)))["news"] == "chosen"
+
+
+def test_the_cap_is_tested_on_the_state_after_each_start_of_the_pass() -> None:
+    before = history_of("news", "news", "code", "code")
+    found = decision(*before, FIRE, ranking("code", "docs", "news"), config=shares_of())
+    assert chosen(found) == ["code", "docs", "news"], "after two more starts of others a third of seven is 3"
+    lanes = {"code": {"target": 0.9}, "news": {"target": 0.1, "lanes": 2}}
+    story = [*history_of("code"), running("s1", "news", keys=["news#1"]), FIRE, ranking("news")]
+    found = decision(*story, config=shares_of(categories=lanes))
+    assert candidate(found, "news").detail["started"] == 1
+    story[-3] = requested("s1", "news", keys=["news#1"])
+    found = decision(*story, config=shares_of(categories=lanes))
+    assert candidate(found, "news").detail["started"] == 1, "granted and not yet started counts too"
+
+
+def test_the_cap_always_leaves_one_start() -> None:
+    config = shares_of(categories={"code": {"target": 1.0}, "news": {"target": 0.0}})
+    assert chosen(decision(FIRE, ranking("news"), config=config)) == ["news"]
+    found = decision(*history_of("news"), FIRE, ranking("news"), config=config)
+    assert candidate(found, "news").detail["most"] == 1
+
+
+def test_the_cap_binds_respawns_and_the_safety_net_and_leaves_starts_by_hand_free() -> None:
+    config = shares_of(categories={"code": {"target": 0.9}, "news": {"target": 0.1}})
+    last = [running("s1", "news"), over("s1")]
+    found = decision(*history_of("code", "news"), *last, tick("session_end", ended="s1"), config=config)
+    assert (candidate(found, "news").rule, verdicts(found)["news"]) == ("respawn", "over_allocated")
+    found = decision(*history_of("code", "news"), *last, by_hand("news"), config=config)
+    assert chosen(found) == ["news"]
+    found = decision(*history_of("code", "news", "news"), FIRE, rejection(), config=config)
+    assert verdicts(found) == {"code": "chosen", "news": "over_allocated"}
+
+
+@pytest.mark.parametrize("targets", [(None, None), (0.0, None), (0.0, 0.0)])
+def test_without_targets_there_is_nothing_to_cap(targets: tuple[float | None, float | None]) -> None:
+    categories = {name: {"target": target} for name, target in zip(("code", "news"), targets, strict=True)}
+    config = shares_of(categories=categories, max_ratio=1.0)
+    assert chosen(decision(*history_of("news", "news", "code"), FIRE, ranking("news"), config=config)) == ["news"]
+
+
+def test_a_category_without_a_target_beside_others_is_not_capped() -> None:
+    config = shares_of(categories={"code": {"target": 0.2}, "news": {}}, max_ratio=1.0)
+    found = decision(*history_of("news", "code", "code"), FIRE, ranking("news", "code"), config=config)
+    assert chosen(found) == ["news", "code"], "the one target is all of what is stated"
+
+
 @pytest.mark.parametrize("trouble", ["limited", "unknown", "paused", "busy", "no command", "not configured"])
 def test_no_backend(trouble: str) -> None:
     config: dict[str, Any] = {"backends": {"opus": {"pool": "max"}, "other": {"pool": "other"}}}
@@ -511,4 +581,5 @@ def test_the_log_gets_what_was_decided() -> None:
             {"category": "research", **rest},
         ],
         "idle": [{"slots": 2, "reason": "nothing_ranked"}],
+        "ledger": None,
     }

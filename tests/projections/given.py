@@ -12,6 +12,7 @@ from typing import Any
 from events import catalog
 from events.catalog import Payload
 from events.envelope import Event, to_json, to_micros, to_text
+from loop.decider import decide
 from projections.state import State
 from projections.view import View, view
 
@@ -217,8 +218,32 @@ def decided(free: int) -> Happening:
             chosen=[],
             candidates=[],
             idle=[],
+            ledger=None,
         )
         story.append(payload, tick=story.tick)
+
+    return happen
+
+
+def decides(*, start: bool = True) -> Happening:
+    """The pass decides, and what it chooses is granted and started as s1, s2, …"""
+
+    def happen(story: Story) -> None:
+        decision = decide(story.view())
+        event = story.append(catalog.FanoutDecided.model_validate(decision.as_dict()), tick=story.tick)
+        for choice in decision.chosen if start else ():
+            session = f"s{len(story.category) + 1}"
+            fields = {
+                "task": choice.task,
+                "backend": choice.backend,
+                "keys": list(choice.keys),
+                "chain": choice.chain,
+                "parent": choice.parent,
+                "rule": choice.rule,
+            }
+            story.happens(requested(session, choice.category, **fields))
+            story.happens(*(acquired(key, session) for key in choice.keys), started(session))
+        assert event.data["chosen"] == decision.as_dict()["chosen"]
 
     return happen
 

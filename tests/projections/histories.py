@@ -121,6 +121,8 @@ class World(Story):
             window=draw.choice((3600.0, 7200.0, 172_800.0)),
             max_starts_per_hour=draw.choice((4, 20)),
             max_starts_per_day=draw.choice((None, 40)),
+            policy=draw.choice(("intent", "intent", "fair")),
+            max_ratio=draw.choice((None, 1.5, 1.75)),
         )
         self.append(catalog.LoopConfigured.model_validate(values))
 

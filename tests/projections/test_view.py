@@ -231,3 +231,13 @@ def test_a_start_by_hand_is_asked_for_only_in_its_own_pass() -> None:
 
 def test_times_of_the_config_are_microseconds() -> None:
     assert given(configured()).view().categories["code"].timeout == 3000 * SECOND
+
+
+def test_sessions_last_as_long_as_those_that_ended_in_the_window() -> None:
+    story = given(configured(), running("s1"), over("s1", seconds=100.0), running("s2"), over("s2", seconds=201.0))
+    assert story.view().categories["code"].mean_seconds == 150
+    story.happens(running("s3"), requested("s4", "docs"))
+    assert story.view().categories["code"].mean_seconds == 150, "one that still runs says nothing yet"
+    assert story.view().categories["docs"].mean_seconds is None
+    assert (story.view().categories["code"].requested, story.view().categories["docs"].requested) == (0, 1)
+    assert story.view(story.now + 49 * HOUR).categories["code"].mean_seconds is None
