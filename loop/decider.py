@@ -18,7 +18,7 @@ from typing import Any
 from loop.policies import POLICIES, intent, most_owed
 from projections.view import Backend, Category, Due, Entry, View, time_text
 
-DECIDER = 1
+DECIDER = 2
 
 VERDICTS = (
     "unknown_category",
@@ -197,6 +197,10 @@ def _text(time: int | None) -> str | None:
     return None if time is None else time_text(time)
 
 
+def _seconds(time: int | None) -> int | None:
+    return None if time is None else time // 1_000_000
+
+
 Gate = Callable[[_Board, _Considered, Category], Detail | None]
 
 
@@ -238,7 +242,13 @@ def _task_taken(board: _Board, candidate: _Considered, category: Category) -> De
             return {"task": candidate.task, "session": id}
     if any(choice.task == candidate.task for choice in board.chosen):
         return {"task": candidate.task, "session": "this pass"}
-    return None
+    answer = board.view.answer
+    if answer is None or answer.asked_now or candidate.rule == "manual":
+        return None
+    had = answer.taken.get(candidate.task)  # it may be done by now, which an answer from before cannot know
+    if had is None or (candidate.due is not None and candidate.due.session == had):
+        return None
+    return {"task": candidate.task, "session": had, "over": True}
 
 
 def _not_alone(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
@@ -254,9 +264,13 @@ def _not_alone(board: _Board, candidate: _Considered, category: Category) -> Det
 
 
 def _cooling_down(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
-    if category.cooldown_until is None or candidate.rule in ("respawn", "manual"):
+    if candidate.rule == "manual":
         return None
-    return {"until": _text(category.cooldown_until)}
+    until = None if candidate.rule == "respawn" else category.cooldown_until
+    back = category.backoff
+    if back is not None and (until is None or back.until >= until):
+        return {"until": _text(back.until), "noops": back.noops, "of": back.of}
+    return None if until is None else {"until": _text(until)}
 
 
 def _respawn_spent(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
@@ -265,12 +279,41 @@ def _respawn_spent(board: _Board, candidate: _Considered, category: Category) ->
     return {"chain": candidate.due.chain, "limit": board.view.respawn_limit}
 
 
+def _no_work(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    if candidate.rule == "manual":
+        return None
+    gate, wait = category.gate, category.wait
+    if gate is not None and gate.answer == "no_work":
+        return {"because": "gate", "age": _seconds(gate.age), "exit_code": gate.exit_code}
+    if wait is None or (candidate.task and candidate.task != wait.task):
+        return None
+    return {"because": "blocked", "session": wait.session, "task": wait.task, "until": _text(wait.until)}
+
+
+def _gate_error(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    gate = category.gate
+    if gate is None or gate.answer in ("work", "no_work") or candidate.rule == "manual":
+        return None
+    if gate.age is None:
+        return {"because": "not_asked"}
+    because = "error" if gate.answer == "error" else "too_old"
+    return {"because": because, "age": _seconds(gate.age), "exit_code": gate.exit_code}
+
+
 def _no_backend(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
     if next(board.able(category, candidate.backend), None) is not None:
         return None
     named = category.backends if category.backends is not None else tuple(board.view.backends)
     limits = [backend.until for name in named if (backend := board.view.backends.get(name)) and backend.until]
     return {"backends": len(named), "until": _text(min(limits)) if limits else None}
+
+
+def _host_busy(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    found: Detail = {}
+    for measure in board.view.host:
+        if not measure.ok:
+            found |= {measure.name: measure.value, measure.bound_name: measure.bound}
+    return found or None
 
 
 def _rate_limited(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
@@ -304,7 +347,10 @@ GATES: dict[str, Gate] = {
     "not_alone": _not_alone,
     "cooling_down": _cooling_down,
     "respawn_spent": _respawn_spent,
+    "no_work": _no_work,
+    "gate_error": _gate_error,
     "no_backend": _no_backend,
+    "host_busy": _host_busy,
     "rate_limited": _rate_limited,
     "no_slot": _no_slot,
 }

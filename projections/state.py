@@ -9,7 +9,7 @@ from typing import Any
 
 from events.envelope import Event
 from events.errors import StoreTooNew
-from projections import allocation, backends, control, locks, outcomes, selection, sessions
+from projections import allocation, backends, control, host, locks, outcomes, selection, sessions, supply
 from projections.fold import Handler
 
 PROJECTIONS = {
@@ -19,6 +19,8 @@ PROJECTIONS = {
     "outcomes": outcomes,
     "backends": backends,
     "selection": selection,
+    "supply": supply,
+    "host": host,
     "control": control,
 }
 
@@ -26,8 +28,6 @@ PROJECTIONS = {
 UNFOLDED = frozenset(
     {
         "tick.finished",
-        "gate.answered",
-        "host.measured",
         "host.suspended",
         "lock.refused",
         "session.adopted",
@@ -57,11 +57,13 @@ class State:
         "at",
         "backends",
         "control",
+        "host",
         "locks",
         "outcomes",
         "position",
         "selection",
         "sessions",
+        "supply",
     )
 
     def __init__(self) -> None:
@@ -73,6 +75,8 @@ class State:
         self.outcomes = outcomes.initial()
         self.backends = backends.initial()
         self.selection = selection.initial()
+        self.supply = supply.initial()
+        self.host = host.initial()
         self.control = control.initial()
 
     def apply(self, event: Event) -> None:

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from events.envelope import to_micros, to_text
-from projections import schedule
+from projections import feedback, schedule
+from projections.feedback import Backoff as Backoff
+from projections.feedback import Gate as Gate
+from projections.feedback import Measure as Measure
+from projections.feedback import Supply as Supply
+from projections.feedback import Wait as Wait
 from projections.fold import EXACT, HOUR, first_hour
 from projections.sessions import Live
 from projections.state import State
@@ -43,6 +48,11 @@ class Category:
     backends: tuple[str, ...] | None
     own_command: bool
     cooldown_until: int | None
+    backoff: Backoff | None
+    wait: Wait | None
+    gate: Gate | None
+    """None where it has none."""
+    supply: Supply
     started: int
     """Sessions started in the allocation window."""
     last_started: int | None
@@ -87,6 +97,8 @@ class Answer:
     reason: str | None
     ranking: tuple[Entry, ...]
     used: frozenset[str]
+    taken: dict[str, str]
+    """Task -> the session that had it when the answer came, or was given it since."""
     age: int
     fresh: bool
     asked_now: bool
@@ -140,6 +152,8 @@ class View:
     due: tuple[Due, ...]
     manual: ManualStart | None
     rates: Rates
+    host: tuple[Measure, ...]
+    """The bounds of `[host]` that are set."""
 
 
 time_text = to_text  # the log's text of a time, for those who may import only views
@@ -170,6 +184,7 @@ def view(state: State, now: int) -> View:
         due=_due(state, config, now),
         manual=_manual(state),
         rates=_rates(state, config, now),
+        host=feedback.host(state, config, now),
     )
 
 
@@ -282,6 +297,10 @@ def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Cat
             backends=None if settings["backends"] is None else tuple(settings["backends"]),
             own_command=settings["own_command"],
             cooldown_until=cooldown_until(state, name, now),
+            backoff=feedback.backoff(state, config, name, now),
+            wait=feedback.wait(state, config, name, now),
+            gate=feedback.gate(state, config, name, now),
+            supply=feedback.supply(state, config, name, now),
             started=counts.get(name, (0, 0.0))[0],
             last_started=None if last is None else to_micros(last[0]),
             timeout=round(settings["timeout"] * 1_000_000),
@@ -311,6 +330,7 @@ def _answer(state: State, config: dict[str, Any], now: int) -> Answer | None:
         reason=last["reason"],
         ranking=ranking,
         used=frozenset(last["used"]),
+        taken=dict(last["taken"]),
         age=age,
         fresh=asked_now or 0 <= age <= round(config["selector"]["max_age"] * 1_000_000),
         asked_now=asked_now,

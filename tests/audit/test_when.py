@@ -39,6 +39,9 @@ EXPRESSIONS = (
     *("category['code'].ratio > 1", "category['docs'].share >= 0.25", "category['code'].spawned > 1"),
     *("category['triage'].minutes > 30", "category['code'].enough_data", "category['infra'].neglected"),
     *("category['docs'].cooldown_until != None", "category['triage'].cooldown_until != None"),
+    *("category['docs'].supply == 'none'", "category['code'].supply != 'unknown'", "category['news'].supply == 'work'"),
+    *("category['code'].backoff_until != None", "category['docs'].blocked_until != None"),
+    *("category['code'].gate == 'error'", "category['docs'].gate_at > '2026-11-23T18:00'"),
     *("category['news'].live > 0", "category['code'].cooldown_until != None", "category['code'].target > 0.3"),
     *("category['code'].last_started_at > '2026-11-23T20:00'", "category['docs'].name == 'docs'"),
     "live > 0 and mode == 'running' and not backend['opus'].state == 'limited'",
@@ -80,6 +83,12 @@ def instants(state: State, begin: int, end: int) -> list[int]:
         found |= {to_micros(last["at"]) + wait * MINUTE for wait in (0, 10, 20, 30, 40, 60)}
     for start in state.allocation["exact"]:
         found |= {to_micros(start[0]) + wait * HOUR for wait in (0, 1, 2)}
+    for answered in state.supply["gates"].values():
+        found |= {to_micros(answered["at"]) + wait for wait in (0, 15 * MINUTE + 1)}
+    for ends in state.supply["ends"].values():
+        found |= {to_micros(end["at"]) + wait * MINUTE for end in ends for wait in (0, 20, 40, 60, 80, 120, 160, 240)}
+    for block in state.supply["blocks"].values():
+        found |= {to_micros(block["at"]) + wait * MINUTE for wait in (0, 80, 160, 240, 320)}
     found |= {hour * HOUR for hour in range(begin // HOUR, end // HOUR + 1)}
     return sorted(instant for instant in found if begin < instant <= end)
 

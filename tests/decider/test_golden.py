@@ -22,7 +22,7 @@ from projections.view import view
 
 GOLDEN = Path(__file__).with_name("golden.json")
 REGENERATE = "GOLDEN=write python -m pytest tests/decider/test_golden.py"
-SEEDS = (390, 101, 197, 10, 398)  # chosen so that together they show every verdict, and most reasons for each
+SEEDS = (197, 227, 75, 307, 272, 25)  # chosen so that together they show every verdict, and most reasons for each
 LENGTH = 90
 
 
