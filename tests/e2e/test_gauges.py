@@ -13,10 +13,7 @@ TIER_1 = {"tier": 1, "selected": {"id": "t1", "category": "research"}, "alternat
 
 # Each fault is a few lines of a loop that has it; what runs then is `loop tick`.
 PREFIX = """
-from dataclasses import replace
 import loop.decider as decider
-from projections.view import Entry
-real = decider._considered
 def considered(view):
     names = [name for name, category in view.categories.items() if category.parallel is not False]
     return [decider._Considered(name, rank, {rule!r}) for rank, name in enumerate(names[:2], start=1)]
@@ -60,7 +57,8 @@ def tick(project: Project, fault: str = "") -> None:
 @pytest.fixture
 def fleet(project: Project) -> Project:
     categories = ("code", "triage", "research", "news")
-    selector = project.select(TIER_1) + '\nmax_age = "0s"'  # the pass at a session's end has no fault, and must not help
+    # Passes at a session's end have no fault, and must not help.
+    selector = project.select(TIER_1) + '\nmax_age = "0s"\nfallback_slots = 2'
     project.configure(*categories, slots=2, selector=selector, extra="[respawn]\nlimit = 0")
     return project
 
@@ -126,5 +124,5 @@ def test_each_loss_has_its_reason(fleet: Project) -> None:
     selection = fleet.status()["selection"]
     assert selection["losses"] == {"rejected": 2, "not_allowed": 1}
     assert (selection["granted"], selection["ignored"]) == ({"count": 1, "of": 4}, 0)
-    assert selection["intent_lost"] == 1
+    assert selection["intent_lost"] == 2
     assert "2 rejected, 1 not allowed" in fleet.loop("status").stdout
