@@ -181,20 +181,33 @@ def intent_lost(state: State, now: int, window: int) -> int:
 def never_started(state: State, now: int) -> tuple[Fire, dict[str, str]] | None:
     """The last fire whose choices are settled, if loop itself failed to start any: it, and category -> how.
 
-    A choice is settled once it was started, or came to nothing, or has been under way for longer than a period. What a
-    session's own command, hook or directory spoiled is not loop's and has a problem of its own.
+    A choice is settled once it was started, or came to nothing, or has been under way for longer than a session of it
+    may run and a period besides: a `before` hook takes its time. What a session's own command, hook or directory
+    spoiled is not loop's and has a problem of its own.
     """
     config = state.control["config"]
+    if config is None:
+        return None
     for fire in reversed(state.selection["fires"]):
         choices = {**fire["wanted"], **fire["others"]}
         acted = {name: how for name, how in choices.items() if how in (GRANTED, STARTING) or how in UNACTED}
-        overdue = config is not None and now - to_micros(fire["at"]) > schedule.period(config, to_micros(fire["at"]))
-        failed = {name: how for name, how in acted.items() if how in UNACTED or (how == STARTING and overdue)}
+        at = to_micros(fire["at"])
+        waited = now - at - schedule.period(config, at) if STARTING in acted.values() else 0
+        failed = {
+            name: how
+            for name, how in acted.items()
+            if how in UNACTED or (how == STARTING and waited > _timeout(config, name))
+        }
         if failed:
             return fire, failed
         if acted and STARTING not in acted.values():
             return None
     return None
+
+
+def _timeout(config: dict[str, Any], name: str) -> int:
+    settings = config["categories"].get(name)
+    return 0 if settings is None else round(settings["timeout"] * 1_000_000)
 
 
 def host(state: State, now: int) -> list[dict[str, Any]] | None:
