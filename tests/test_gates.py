@@ -12,9 +12,10 @@ import pytest
 
 from events.catalog import GateAnswered
 from events.envelope import to_json
+from loop.command import CommandResult
 from loop.config import Config
 from loop.config_file import load
-from loop.gates import OUTPUT_LIMIT, TEXT_KEPT, asking
+from loop.gates import OUTPUT_LIMIT, TEXT_KEPT, answer, asking
 
 
 def config(directory: Path, timeout: str = "30s", **gates: list[str]) -> Config:
@@ -37,12 +38,12 @@ def ask(made: Config, *, dry_run: bool = False) -> dict[str, GateAnswered]:
 
 
 @pytest.mark.parametrize(
-    ("script", "answer", "code"),
+    ("script", "said", "code"),
     [("exit 0", "work", 0), ("exit 1", "no_work", 1), ("exit 2", "error", 2), ("kill -9 $$", "error", None)],
 )
-def test_the_exit_code_is_the_answer(tmp_path: Path, script: str, answer: str, code: int | None) -> None:
+def test_the_exit_code_is_the_answer(tmp_path: Path, script: str, said: str, code: int | None) -> None:
     found = ask(config(tmp_path, code=sh(script)))["code"]
-    assert (found.answer, found.exit_code) == (answer, code)
+    assert (found.answer, found.exit_code) == (said, code)
 
 
 def test_a_gate_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -64,6 +65,12 @@ def test_a_gate_that_hangs_is_ended_in_time_with_all_that_it_started(tmp_path: P
 
 def test_a_gate_that_floods_is_an_error(tmp_path: Path) -> None:
     assert ask(config(tmp_path, code=sh(f"head -c {OUTPUT_LIMIT + 1} /dev/zero")))["code"].answer == "error"
+
+
+def test_one_that_was_cut_short_has_said_nothing_whatever_its_exit_code() -> None:
+    result = CommandResult(("gate",), 0, None, b"", b"", 0.1, "too_large", "printed more than 9 bytes")
+    found = answer(result)
+    assert (found.answer, found.exit_code, found.text) == ("error", None, "printed more than 9 bytes")
 
 
 def test_what_it_prints_is_kept_and_bounded_and_of_an_error_the_last_line(tmp_path: Path) -> None:

@@ -8,7 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from given import HOUR, MINUTE, START, Happening, Story, after, configured, limited, over, restrained, running, seen
+from given import (
+    HOUR,
+    MINUTE,
+    START,
+    Happening,
+    Story,
+    after,
+    configured,
+    gate,
+    limited,
+    over,
+    restrained,
+    running,
+    seen,
+)
 from given import tick as ticked
 from histories import history
 from hypothesis import given as for_all
@@ -231,6 +245,19 @@ def test_a_cooldown_runs_out_and_a_limit_of_unknown_length_lapses() -> None:
     assert (cooling["opened_by"], cooling["expired_at"]) == (6, to_text(START + 10 * MINUTE))
     (unknown,) = found("backend['default'].state == 'unknown'", configured(), limited(), then=61)
     assert (unknown["opened_by"], unknown["expired_at"]) == (3, to_text(START + HOUR))
+
+
+def test_supply_lapses_with_its_evidence_and_a_back_off_with_time() -> None:
+    gated = configured(categories={"code": {"gate": True}})
+    (work,) = found("category['code'].supply == 'work'", gated, ticked(), gate("code"), then=60)
+    assert (work["opened_by"], work["expired_at"]) == (4, to_text(START + 15 * MINUTE + 1))
+    blocked = (configured(), running("s1", "code"), over("s1", "blocked"))
+    for expression in ("category['code'].supply == 'none'", "category['code'].blocked_until != None"):
+        (waiting,) = found(expression, *blocked, then=300)
+        assert (waiting["opened_by"], waiting["expired_at"]) == (6, to_text(START + 4 * HOUR))
+    noops = [step for name in ("s1", "s2", "s3") for step in (running(name, "code"), over(name, "noop"))]
+    (backing,) = found("category['code'].backoff_until != None", configured(), *noops, then=120)
+    assert backing["expired_at"] == to_text(START + HOUR)
 
 
 def test_a_window_lets_go_of_an_hour_without_an_event() -> None:

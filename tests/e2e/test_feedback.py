@@ -61,6 +61,17 @@ def test_plan_asks_as_a_pass_does_and_expect_holds_it_to_the_answers(project: Pr
     project.settle()
 
 
+def test_expect_holds_a_pass_to_the_answers_of_those_too_that_nobody_asked_for(project: Project) -> None:
+    gated(project)
+    project.select({"all_scores": {"code": 1}})
+    plan = project.json("plan")
+    assert verdicts(plan["decision"]) == {"code": "chosen", "docs": "not_ranked"}
+    (project.directory / "docs.says").write_text("0")
+    again = project.json("plan")
+    assert verdicts(again["decision"]) == verdicts(plan["decision"])
+    assert again["inputs"] != plan["inputs"]
+
+
 def test_plan_with_recorded_facts_asks_nobody(project: Project) -> None:
     gated(project)
     project.loop("tick")
