@@ -18,7 +18,7 @@ from projections.view import cooldown_until, counted
 
 ENOUGH = 5.0  # expected starts (target times total) from which a ratio is worth judging
 NEGLECT = 3.0  # gap times target above which a category counts as neglected
-UNACTED = frozenset({NOT_STARTED, "voided", "launch_failed"})  # ways in which a choice of ours came to nothing
+UNACTED = frozenset({NOT_STARTED, "voided"})  # ways in which a choice came to nothing by loop's own doing
 UNHEARD = (NOT_CONSIDERED, "not_ranked")  # what no decision can say of a category that its ranking names
 SILENT_PERIODS = 2  # periods without a fire after which nobody seems to fire any more
 
@@ -183,7 +183,7 @@ def never_started(state: State, now: int) -> tuple[Fire, dict[str, str]] | None:
 
     A choice is settled once it was started, or came to nothing, or has been under way for longer than a session of it
     may run and a period besides: a `before` hook takes its time. What a session's own command, hook or directory
-    spoiled is not loop's and has a problem of its own.
+    spoiled, and a prompt that is gone, is not loop's and has a problem of its own.
     """
     config = state.control["config"]
     if config is None:
