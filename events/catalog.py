@@ -257,6 +257,8 @@ class SelectionRejected(Payload):
 
 
 class GateAnswered(Payload):
+    """What the gate of the envelope's category said; `text` is what it printed, or what went wrong."""
+
     type = "gate.answered"
     answer: Literal["work", "no_work", "error"]
     exit_code: int | None = None
@@ -265,10 +267,13 @@ class GateAnswered(Payload):
 
 
 class HostMeasured(Payload):
+    """The figures that the config bounds; null are the others, and those that could not be had: `text` says why."""
+
     type = "host.measured"
     load_per_cpu: float | None = None
     memory_available: float | None = None
     disk_free: int | None = None
+    text: PrivateText
 
 
 class Slots(_Part):

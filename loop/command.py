@@ -13,6 +13,7 @@ import re
 import selectors
 import signal as signals
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,12 +108,13 @@ def run_bounded(
     limit_bytes: int,
     stdin: bytes = b"",
     extra_env: Mapping[str, str] | None = None,
+    over: threading.Event | None = None,
 ) -> CommandResult:
     """Run `argv` in its own session and process group, never through a shell, and never raise for what it does.
 
-    `env` loses its `LOOP_*` variables; `extra_env` is added after that. After `timeout` seconds, or when stdout
-    passes `limit_bytes`, the whole group is killed. The result comes when the command itself has ended: a child
-    that it left behind and that holds its pipes open is not waited for but killed with the group.
+    `env` loses its `LOOP_*` variables; `extra_env` is added after that. After `timeout` seconds, once `over` is set, or
+    when stdout passes `limit_bytes`, the whole group is killed. The result comes when the command itself has ended: a
+    child that it left behind and that holds its pipes open is not waited for but killed with the group.
     """
     command = tuple(argv)
     started = time.monotonic()
@@ -139,7 +141,7 @@ def run_bounded(
     failure: Failure | None = None
     try:
         with _killed_as_a_group(process):
-            failure = pipes.pump(started + timeout)
+            failure = pipes.pump(started + timeout, over or threading.Event())
     finally:
         pipes.close()
     seconds = time.monotonic() - started
@@ -167,8 +169,8 @@ class _Pipes:
                 os.set_blocking(stream.fileno(), False)
                 self.selector.register(stream, events)
 
-    def pump(self, deadline: float) -> Failure | None:
-        """Serve the pipes until the command has ended (None), its time is up, or its stdout is too long."""
+    def pump(self, deadline: float, over: threading.Event) -> Failure | None:
+        """Serve the pipes until the command has ended (None), its time is up or `over`, or its stdout is too long."""
         ended = False
         while True:
             if not ended and has_ended(self.process):
@@ -181,7 +183,7 @@ class _Pipes:
                 return "too_large"
             if ended and (left <= 0 or not self._more_to_read()):
                 return None
-            if left <= 0:
+            if left <= 0 or over.is_set():
                 return "timeout"
 
     def _patience(self) -> float:

@@ -14,8 +14,6 @@ from loop.targets import about_targets
 
 # Keys that are read and checked, and change nothing yet; `*` stands for any name. Empty it as they come to life.
 WITHOUT_EFFECT: Mapping[str, str] = {
-    "host": "the host is not measured yet",
-    "categories.*.gate": "gates are not asked yet",
     "backends.*.max_runs_per_day": "runs are not counted yet",
 }
 
@@ -112,6 +110,8 @@ def _about_prompts(config: Config) -> Iterator[str]:
         wants = any("{prompt}" in word for command in commands for word in command)
         if wants and category.prompt is None and category.prompt_file is None:
             yield f"categories.{name}: its command has {{prompt}} and it has neither prompt nor prompt_file"
+        if category.gate is not None and category.parallel is False:
+            yield f"categories.{name}.gate: it is never asked, as parallel = false is started by hand only"
         if "{task}" in (category.cwd or config.loop.cwd):
             yield f"categories.{name}.cwd: {{task}} is the selector's text and may lead elsewhere; {{session}} is safe"
 

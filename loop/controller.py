@@ -6,7 +6,7 @@
    decision, and for each choice `session.requested` and its `lock.acquired`. Commit.
 4. Only then are the shims started. A crash anywhere leaves requests that the next reconcile finds and voids.
 
-A session-end pass is the transaction alone, on what was last recorded.
+A session-end pass is the transaction alone, on what was last recorded and the host as it is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from loop import __version__
 from loop.command import render_argv
 from loop.config import Config, facts
 from loop.config_file import load, session_env
+from loop.gates import asking
 from loop.home import Home
+from loop.host import measure
 from loop.journal import Journal
 from loop.observe import Selection, ask_selector
 from loop.passes import (
@@ -66,7 +68,11 @@ class Result:
     decided: Decided | None
     started: tuple[Started, ...] = ()
     skipped: str | None = None
-    selection: Selection | None = None
+    observed: Facts | None = None
+
+    @property
+    def selection(self) -> Selection | None:
+        return None if self.observed is None else self.observed.selection
 
 
 class Loop:
@@ -112,10 +118,13 @@ class Loop:
         return self._start(decided, config, observed)
 
     def session_ended(self, session: str) -> Result:
-        """The pass after a session's end; once for each session, whoever calls. Nothing is run to observe."""
+        """The pass after a session's end; once for each session, whoever calls. Nothing is run to observe.
+
+        The host is measured, as that runs nothing: what it was before the sessions of the last fire would say little.
+        """
         fire = Fire("session_end", ended=session)
         config = self._config(fire)
-        observed = Facts(fire, config)
+        observed = Facts(fire, config, host=measure(config))
         with self.journal.transaction() as entry:
             if session in entry.state.control["served"]:
                 return Result(None, skipped="used")
@@ -164,11 +173,13 @@ class Loop:
             append_skip(entry, fire, reason, text)
 
     def _observe(self, fire: Fire, config: Config) -> Facts:
+        """Selector and gates at the same time, and the host; by hand only the host, which binds then too."""
         if fire.start is not None:
-            return Facts(fire, config)
+            return Facts(fire, config, host=measure(config))
         seen = preview(self.journal, config, self.clock)
-        selection = ask_selector(config, seen, self.environ, dry_run=False)
-        return Facts(fire, config, selection)
+        with asking(config, self.environ, dry_run=False) as gates:
+            selection = ask_selector(config, seen, self.environ, dry_run=False)
+        return Facts(fire, config, selection, gates, measure(config))
 
     # ── starting ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -187,7 +198,7 @@ class Loop:
             ingest.ingest(self.journal, run_dir)
         started = self._finish(decided, self.clock.monotonic() - begun)
         self.journal.save_snapshot()
-        return Result(decided, started, selection=observed.selection)
+        return Result(decided, started, observed=observed)
 
     def _await_ends(self, run_dirs: list[str]) -> None:
         """Give shims that came to no worker a moment to let go of their locks, so that this pass can say why."""

@@ -240,6 +240,10 @@ def _earliest(backends: Iterable[Backend]) -> int | None:
     return min((backend.until for backend in backends if backend.until), default=None)
 
 
+def _seconds(time: int | None) -> int | None:
+    return None if time is None else time // 1_000_000
+
+
 Gate = Callable[[_Board, _Considered, Category], Detail | None]
 
 
@@ -278,8 +282,15 @@ def _lock_held(board: _Board, candidate: _Considered, category: Category) -> Det
 def _task_taken(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
     if not candidate.task:
         return None
-    holder = board.tasks.get(candidate.task)
-    return None if holder is None else {"task": candidate.task, "session": holder}
+    if (holder := board.tasks.get(candidate.task)) is not None:
+        return {"task": candidate.task, "session": holder}
+    answer = board.view.answer
+    if answer is None or answer.asked_now or candidate.rule == "manual":
+        return None
+    had = answer.taken.get(candidate.task)  # it may be done by now, which an answer from before cannot know
+    if had is None or (candidate.due is not None and candidate.due.session == had):
+        return None
+    return {"task": candidate.task, "session": had, "over": True}
 
 
 def _not_alone(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
@@ -290,15 +301,40 @@ def _not_alone(board: _Board, candidate: _Considered, category: Category) -> Det
 
 
 def _cooling_down(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
-    if category.cooldown_until is None or candidate.rule in ("respawn", "manual"):
+    if candidate.rule == "manual":
         return None
-    return {"until": _text(category.cooldown_until)}
+    until = None if candidate.rule == "respawn" else category.cooldown_until
+    back = category.backoff
+    if back is not None and (until is None or back.until >= until):
+        return {"until": _text(back.until), "noops": back.noops, "of": back.of}
+    return None if until is None else {"until": _text(until)}
 
 
 def _respawn_spent(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
     if candidate.due is None or candidate.due.chain < board.view.respawn_limit:
         return None
     return {"chain": candidate.due.chain, "limit": board.view.respawn_limit}
+
+
+def _no_work(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    if candidate.rule == "manual":
+        return None
+    gate, wait = category.gate, category.wait
+    if gate is not None and gate.answer == "no_work":
+        return {"because": "gate", "age": _seconds(gate.age), "exit_code": gate.exit_code}
+    if wait is None or (candidate.task and candidate.task != wait.task):
+        return None
+    return {"because": "blocked", "session": wait.session, "task": wait.task, "until": _text(wait.until)}
+
+
+def _gate_error(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    gate = category.gate
+    if gate is None or gate.answer in ("work", "no_work") or candidate.rule == "manual":
+        return None
+    if gate.age is None:
+        return {"because": "not_asked"}
+    because = "error" if gate.answer == "error" else "too_old"
+    return {"because": because, "age": _seconds(gate.age), "exit_code": gate.exit_code}
 
 
 def _over_allocated(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
@@ -324,6 +360,14 @@ def _no_backend(board: _Board, candidate: _Considered, category: Category) -> De
         return {"backends": len(board.view.backends), "until": _text(board.until)}
     named = (board.view.backends.get(name) for name in category.backends)
     return {"backends": len(category.backends), "until": _text(_earliest(each for each in named if each is not None))}
+
+
+def _host_busy(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    found: Detail = {}
+    for measure in board.view.host:
+        if not measure.ok:
+            found |= {measure.name: measure.value, measure.bound_name: measure.bound}
+    return found or None
 
 
 def _rate_limited(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
@@ -354,8 +398,11 @@ GATES: dict[str, Gate] = {
     "not_alone": _not_alone,
     "cooling_down": _cooling_down,
     "respawn_spent": _respawn_spent,
+    "no_work": _no_work,
+    "gate_error": _gate_error,
     "over_allocated": _over_allocated,
     "no_backend": _no_backend,
+    "host_busy": _host_busy,
     "rate_limited": _rate_limited,
     "no_slot": _no_slot,
 }

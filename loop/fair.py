@@ -70,7 +70,7 @@ def in_the_running(view: View) -> dict[str, Member]:
     for name, category in view.categories.items():
         if (
             category.parallel is not False
-            and category.supply != "none"
+            and (category.supply != "none" or _freed(view, category))
             and (asked is None or name in asked)
             and not (paused and f"category:{name}" in paused)
             and _takes(category, taking, commanded)
@@ -86,6 +86,15 @@ def _asked(view: View) -> frozenset[str] | None:
         return None
     due = (due.category for due in view.due if due.chain < view.respawn_limit)
     return frozenset([*(entry.category for entry in view.answer.ranking), *due])
+
+
+def _freed(view: View, category: Category) -> bool:
+    """Whether a category that waits after `blocked` is asked for with another task, which ends the wait."""
+    wait, gate = category.wait, category.gate
+    if wait is None or view.answer is None or (gate is not None and gate.answer == "no_work"):
+        return False
+    tasks = (entry.task for entry in view.answer.ranking if entry.category == category.name)
+    return any(task and task != wait.task for task in tasks)
 
 
 def _takes(category: Category, taking: Mapping[str, bool], commanded: bool) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from events.catalog import (
     ClockStepped,
     FanoutDecided,
+    HostMeasured,
     LockAcquired,
     LoopConfigured,
     OperatorRequested,
@@ -28,6 +29,7 @@ from loop.command import render, render_argv
 from loop.config import Config, facts
 from loop.config_file import prompt_of
 from loop.decider import Choice, Decision, decide
+from loop.gates import Answers
 from loop.journal import Entry, Journal, Rehearsal, Writing
 from loop.observe import Selection
 from loop.sessions import proc, rundir
@@ -62,6 +64,8 @@ class Facts:
     fire: Fire
     config: Config
     selection: Selection | None = None
+    gates: Answers = field(default_factory=dict)
+    host: HostMeasured | None = None
     keep_config: bool = False
     """Decide under the config that the log has in force (`plan --at`), not under this one."""
 
@@ -130,12 +134,16 @@ def decide_pass(entry: Writing, facts: Facts, clock: Clock) -> Decided:
         ).position
     if facts.selection is not None:
         cause = entry.append(facts.selection, actor="selector", tick=tick, cause=cause).position
+    for category, answer in facts.gates.items():
+        entry.append(answer, actor="gate", tick=tick, cause=cause, category=category)
+    if facts.host is not None:
+        entry.append(facts.host, actor=ACTOR, tick=tick, cause=cause)
     seen = view(entry.state, entry.now)
     decision = decide(seen)
     event = entry.append(FanoutDecided.model_validate(decision.as_dict()), actor=ACTOR, tick=tick, cause=cause)
     chosen = () if facts.keep_config else decision.chosen  # a past config has no commands to grant
     grants = tuple(_grant(entry, facts, choice, tick, event.position) for choice in chosen)
-    return Decided(tick, event.position, decision, inputs_of(entry.state, decision), grants, seen)
+    return Decided(tick, event.position, decision, inputs_of(entry.state, seen, decision), grants, seen)
 
 
 def configure(entry: Writing, config: Config) -> None:
@@ -251,8 +259,9 @@ def note_clock(entry: Writing, clock: Clock) -> None:
         entry.append(stepped, actor=ACTOR)
 
 
-def inputs_of(state: State, decision: Decision) -> str:
-    """A digest of what a decision rests on and what it says: config, ranking, verdicts; no time and no position.
+def inputs_of(state: State, seen: View, decision: Decision) -> str:
+    """A digest of what a decision rests on and what it says: config, ranking, what the gates said, which bounds of the
+    host hold, verdicts; no time and no position.
 
     Two passes with the same inputs would start the same; `tick --expect` compares it.
     """
@@ -260,6 +269,8 @@ def inputs_of(state: State, decision: Decision) -> str:
     about = {
         "config": config["hash"] if config else None,
         "ranking": None if last is None else [last["rejected"], last["reason"], last["ranking"]],
+        "gates": {name: each.gate.answer for name, each in seen.categories.items() if each.gate is not None},
+        "host": {measure.bound_name: measure.ok for measure in seen.host},
         "verdicts": [[each.category, each.rule, each.verdict] for each in decision.candidates],
     }
     return hashlib.sha256(to_json(about).encode()).hexdigest()[:12]

@@ -7,7 +7,7 @@ from typing import Any
 from events.envelope import to_text
 from loop.output import as_of, clean
 from loop.shares import UNIT, Starts, counted
-from loop.words import REJECTIONS
+from loop.words import REJECTIONS, figure
 from projections import figures
 from projections.state import State
 from projections.view import backends, restraints, view
@@ -56,6 +56,7 @@ def status(state: State, now: int, since: int | None = None) -> dict[str, Any]:
         if last is None
         else {"id": last["id"], "at": last["at"], "trigger": last["trigger"], "started": last["started"]},
         "next_fire": None if fire is None else to_text(fire),
+        "host": figures.host(state, now),
         "restraints": {
             scope: {"mode": found.mode, "until": None if found.until is None else to_text(found.until)}
             for scope, found in restraints(state, now).items()
@@ -107,6 +108,13 @@ def problems(state: State, now: int, report: dict[str, Any]) -> list[dict[str, s
         add("selection_rejected", reason, "loop why last")
     if chosen["intent_lost"]:
         add("intent_lost", f"{chosen['intent_lost']} starts that no ranking asked for", "loop log --type 'selection.*'")
+    if chosen["ignored"]:
+        add("intent_ignored", f"{chosen['ignored']} times a readable answer was not followed", "loop verify")
+    if (never := figures.never_started(state, now)) is not None:
+        fire, how = never
+        ways = ", ".join(sorted({*how.values()}))
+        text = f"{len(how)} choices of the fire at {fire['at'][:19]}Z never started: {ways}"
+        add("not_started", text, f"loop why {fire['tick']}")
     if (since := figures.silent_since(state, now)) is not None:
         add("fire_missed", f"no fire since {since[:19]}Z, for more than two periods", "loop doctor")
     for line in report["categories"]:
@@ -120,6 +128,16 @@ def problems(state: State, now: int, report: dict[str, Any]) -> list[dict[str, s
     total = report["backends"]
     if total["total"] and not total["available"]:
         add("no_backend", "no backend is available", "loop backends")
+    for line in report["categories"]:
+        if line["gate"] == "error":
+            code = line["gate_exit_code"]
+            text = f"{line['name']} has a gate that " + ("gave no answer" if code is None else f"exits with {code}")
+            add("gate_error", text, f"loop log --json --type gate.answered --category {line['name']}")
+    for measure in report["host"] or ():
+        if not measure["ok"]:
+            code = "host_unmeasured" if measure["value"] is None else "host_busy"
+            text = figure(measure["bound_name"], measure["value"], measure["bound"])
+            add(code, f"{text}: nothing is started", "loop log --json --type host.measured")
     for session in report["sessions"]["live"]:
         if "silence" in state.sessions["live"][session["id"]]["warned"]:
             add("silent", f"{session['id']} ({session['category']}) is silent", f"loop tail {session['id']}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from loop.output import clean, local
+from loop.output import clean, local, span
+from projections.feedback import BOUNDS
 
 Detail = dict[str, Any]
 
@@ -32,6 +33,40 @@ def _over_allocated(detail: Detail) -> str:
     )
 
 
+def _ago(detail: Detail) -> str:
+    return f" ({span(detail['age'])} ago)" if detail.get("age") else ""
+
+
+def _code(detail: Detail) -> str:
+    return " without an exit code" if detail.get("exit_code") is None else f" with exit code {detail['exit_code']}"
+
+
+def _blocked(detail: Detail) -> str:
+    task = clean(detail.get("task"), 40)
+    other = f"a task other than {task}" if task else "a task"
+    return (
+        f"session {clean(detail.get('session'))} found it blocked; it waits for {other},"
+        f" a gate that turns to work, or{_until(detail).replace(' until', '')}"
+    )
+
+
+def _figures(detail: Detail) -> str:
+    """The figures outside their bounds, from a detail that has each under its name and its bound's."""
+    parts = [figure(name, detail.get(BOUNDS[name]), bound) for name, bound in detail.items() if name in BOUNDS]
+    return f": {'; '.join(parts)}" if parts else ""
+
+
+def figure(bound_name: str, value: float | None, bound: float) -> str:
+    """A figure of the host beside its bound, for people: `load per CPU 2.1, at most 1.5`."""
+    name, most = BOUNDS[bound_name], "at most" if bound_name.startswith("max_") else "at least"
+
+    def shown(number: float) -> str:
+        return f"{number / 2**30:.1f} GiB" if name == "disk_free" else f"{number:g}"
+
+    text = name.replace("_", " ").replace("cpu", "CPU")
+    return f"{text} {'not measured' if value is None else shown(value)}, {most} {shown(bound)}"
+
+
 VERDICTS: dict[str, Callable[[Detail], str]] = {
     "chosen": lambda d: "started",
     "unknown_category": lambda d: "no such category in the config",
@@ -41,18 +76,28 @@ VERDICTS: dict[str, Callable[[Detail], str]] = {
     "draining": _restrained("draining"),
     "paused": _restrained("paused"),
     "lock_held": lambda d: f"its lock {clean(d.get('key'))} is held by {clean(d.get('session'))}",
-    "task_taken": lambda d: f"task {clean(d.get('task'), 40)} is with {clean(d.get('session'))}",
+    "task_taken": lambda d: (
+        f"task {clean(d.get('task'), 40)} {'was' if d.get('over') else 'is'} with {clean(d.get('session'))}"
+        + (", and the answer is from before" if d.get("over") else "")
+    ),
     "not_alone": lambda d: (
         f"{clean(d['alone'])} runs alone" if "alone" in d else f"it runs alone, and {d.get('live')} are live"
     ),
-    "cooling_down": lambda d: "cooling down" + _until(d),
+    "cooling_down": lambda d: (
+        f"backing off{_until(d)}: {d['noops']} of its last {d.get('of')} were NOOPs"
+        if "noops" in d
+        else "cooling down" + _until(d)
+    ),
     "respawn_spent": lambda d: f"the chain has had its {d.get('limit')} respawn",
-    "no_work": lambda d: "its gate says: no work",
-    "gate_error": lambda d: "its gate failed",
+    "no_work": lambda d: _blocked(d) if d.get("because") == "blocked" else f"its gate says: no work{_ago(d)}",
+    "gate_error": lambda d: {
+        "not_asked": "its gate was not asked yet",
+        "too_old": f"its gate's last answer is too old{_ago(d)}",
+    }.get(str(d.get("because")), f"its gate failed{_code(d)}{_ago(d)}"),
     "over_allocated": _over_allocated,
     "budget_spent": lambda d: "a budget is spent" + _until(d),
     "no_backend": lambda d: "no backend can take it" + _until(d),
-    "host_busy": lambda d: "the host is too busy",
+    "host_busy": lambda d: "the host is too busy" + _figures(d),
     "rate_limited": lambda d: f"{d.get('starts')} starts in the last {d.get('window')}, the limit is {d.get('limit')}",
     "no_slot": lambda d: (
         f"the safety net has its {d['fallback_slots']} slot" if "fallback_slots" in d else "no slot was left"
@@ -103,6 +148,9 @@ def idle(reason: str) -> str:
         "not_alone": "something must run alone",
         "unknown_category": "the selector named a category that is not configured",
         "no_slot": "the safety net's slots are used",
+        "no_work": "what was asked for has no work",
+        "gate_error": "a gate gave no answer that counts",
+        "host_busy": "the host is too busy",
     }.get(reason, reason)
 
 

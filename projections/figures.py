@@ -6,20 +6,24 @@ Everything here may be shown; nothing here decides. None means *no data*, never 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 from events.envelope import to_micros, to_text
-from projections import schedule
+from projections import feedback, schedule
 from projections.fold import EXACT, first_hour, truncated
 from projections.foreign import Counts
+from projections.selection import GRANTED, NOT_CONSIDERED, NOT_STARTED, STARTING, Fire
 from projections.state import State
-from projections.view import cooldown_until, counted, supplies
+from projections.view import cooldown_until, counted
 
 ENOUGH = 5.0  # expected starts (target times total) from which a ratio is worth judging: more than the 4 from which on
 # a cap of 1.75 keeps every ratio under 2, since ceil(1.75 e) / e < 1.75 + 1/e
 OVER = 2.0  # share over target from which an allocation is a problem
 NEGLECT = 3.0  # gap times target above which a category counts as neglected
+UNACTED = frozenset({NOT_STARTED, "voided"})  # ways in which a choice came to nothing by loop's own doing
+UNHEARD = (NOT_CONSIDERED, "not_ranked")  # what no decision can say of a category that its ranking names
 SILENT_PERIODS = 2  # periods without a fire after which nobody seems to fire any more
 
 
@@ -142,7 +146,7 @@ def categories(state: State, now: int, window: int | None = None) -> list[dict[s
     total = sum(counts.get(name, (0, 0.0))[0] for name in config["categories"])
     wanted = targets(config)
     live = Counter(session["category"] for session in state.sessions["live"].values())
-    supply = supplies(state)
+    supply = {name: feedback.supply(state, config, name, now) for name in config["categories"]}
     lines = []
     for name in config["categories"]:
         spawned, seconds = counts.get(name, (0, 0.0))
@@ -169,9 +173,23 @@ def categories(state: State, now: int, window: int | None = None) -> list[dict[s
                 "live": live[name],
                 "last_started_at": last[0] if last else None,
                 "cooldown_until": None if cooling is None else to_text(cooling),
+                **_feedback(state, config, name, now),
             }
         )
     return lines
+
+
+def _feedback(state: State, config: dict[str, Any], name: str, now: int) -> dict[str, Any]:
+    """What a category's gate said last, however long ago, and until when it backs off or waits after `blocked`."""
+    asked = state.supply["gates"].get(name) if config["categories"][name]["gate"] else None
+    back, wait = feedback.backoff(state, config, name, now), feedback.wait(state, config, name, now)
+    return {
+        "gate": None if asked is None else asked["answer"],
+        "gate_at": None if asked is None else asked["at"],
+        "gate_exit_code": None if asked is None else asked["exit_code"],
+        "backoff_until": None if back is None else to_text(back.until),
+        "blocked_until": None if wait is None else to_text(wait.until),
+    }
 
 
 def window_truncated(state: State, now: int, window: int) -> bool:
@@ -180,16 +198,19 @@ def window_truncated(state: State, now: int, window: int) -> bool:
 
 
 def selection(state: State, now: int, window: int) -> dict[str, Any]:
-    """The last answer, and in the window: starts by rule, granted, followed, starts that no ranking asked for."""
+    """The last answer, and in the window: starts by rule, granted and why not, followed, starts that no ranking asked
+    for. `ignored`: starts beside a readable answer that did not name them, and names of one that no decision heard."""
     first, last_hour = first_hour(now, window), first_hour(now, 0)
-    sums = {"granted": 0, "granted_of": 0, "followed": 0, "followed_of": 0}
+    sums = {"granted": 0, "granted_of": 0, "followed": 0, "followed_of": 0, "ignored": 0}
     rules: dict[str, int] = {}
+    losses: dict[str, int] = {}
     for hour, cell in state.selection["hours"].items():
         if first <= hour <= last_hour:
             for name in sums:
                 sums[name] += cell[name]
-            for rule, count in cell["rules"].items():
-                rules[rule] = rules.get(rule, 0) + count
+            for found, counts in ((rules, cell["rules"]), (losses, cell["losses"])):
+                for word, count in counts.items():
+                    found[word] = found.get(word, 0) + count
     last = state.selection["last"]
     return {
         "tier": last["tier"] if last else None,
@@ -198,7 +219,9 @@ def selection(state: State, now: int, window: int) -> dict[str, Any]:
         "reason": last["reason"] if last else None,
         "rules": rules,
         "intent_lost": intent_lost(state, now, window),
+        "ignored": sums["ignored"] + sum(losses.get(reason, 0) for reason in UNHEARD),
         "granted": {"count": sums["granted"], "of": sums["granted_of"]},
+        "losses": dict(sorted(losses.items(), key=lambda item: (-item[1], item[0]))),
         "followed": {"count": sums["followed"], "of": sums["followed_of"]},
     }
 
@@ -207,6 +230,46 @@ def intent_lost(state: State, now: int, window: int) -> int:
     """Starts in the window that no ranking asked for."""
     first, last = first_hour(now, window), first_hour(now, 0)
     return sum(cell["lost"] for hour, cell in state.selection["hours"].items() if first <= hour <= last)
+
+
+def never_started(state: State, now: int) -> tuple[Fire, dict[str, str]] | None:
+    """The last fire whose choices are settled, if loop itself failed to start any: it, and category -> how.
+
+    A choice is settled once it was started, or came to nothing, or has been under way for longer than a session of it
+    may run and a period besides: a `before` hook takes its time. What a session's own command, hook or directory
+    spoiled, and a prompt that is gone, is not loop's and has a problem of its own.
+    """
+    config = state.control["config"]
+    if config is None:
+        return None
+    for fire in reversed(state.selection["fires"]):
+        choices = {**fire["wanted"], **fire["others"]}
+        acted = {name: how for name, how in choices.items() if how in (GRANTED, STARTING) or how in UNACTED}
+        at = to_micros(fire["at"])
+        waited = now - at - schedule.period(config, at) if STARTING in acted.values() else 0
+        failed = {
+            name: how
+            for name, how in acted.items()
+            if how in UNACTED or (how == STARTING and waited > _timeout(config, name))
+        }
+        if failed:
+            return fire, failed
+        if acted and STARTING not in acted.values():
+            return None
+    return None
+
+
+def _timeout(config: dict[str, Any], name: str) -> int:
+    settings = config["categories"].get(name)
+    return 0 if settings is None else round(settings["timeout"] * 1_000_000)
+
+
+def host(state: State, now: int) -> list[dict[str, Any]] | None:
+    """The bounds of `[host]` and what was measured; None where nothing was, or too long ago to count."""
+    config, last = state.control["config"], state.host["last"]
+    if config is None or last is None or not feedback.counts(config, now - to_micros(last["at"])):
+        return None
+    return [asdict(measure) for measure in feedback.host(state, config, now)]
 
 
 def next_fire(state: State, now: int) -> int | None:

@@ -10,7 +10,7 @@ import orjson
 
 from events.envelope import Event
 from events.errors import DAMAGED, StoreError, StoreTooNew
-from projections import allocation, backends, control, ledger, locks, outcomes, selection, sessions
+from projections import allocation, backends, control, host, ledger, locks, outcomes, selection, sessions, supply
 from projections.fold import Handler
 
 PROJECTIONS = {
@@ -20,6 +20,8 @@ PROJECTIONS = {
     "outcomes": outcomes,
     "backends": backends,
     "selection": selection,
+    "supply": supply,
+    "host": host,
     "control": control,
     "ledger": ledger,
 }
@@ -28,8 +30,6 @@ PROJECTIONS = {
 UNFOLDED = frozenset(
     {
         "tick.finished",
-        "gate.answered",
-        "host.measured",
         "host.suspended",
         "lock.refused",
         "session.adopted",
@@ -77,6 +77,8 @@ class State:
         self.selection: selection.Selection = parts["selection"]
         self.control: control.Control = parts["control"]
         self.ledger: ledger.Ledger = parts["ledger"]
+        self.supply: supply.Supply = parts["supply"]
+        self.host: host.Host = parts["host"]
 
     def apply(self, event: Event) -> None:
         """Fold one event: the one after `position`, of a type that this version knows.

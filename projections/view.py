@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from events.envelope import to_micros, to_text
-from projections import schedule
+from projections import feedback, schedule
+from projections.feedback import Backoff as Backoff
+from projections.feedback import Gate as Gate
+from projections.feedback import Measure as Measure
+from projections.feedback import Supply as Supply
+from projections.feedback import Wait as Wait
 from projections.fold import EXACT, HOUR, first_hour
 from projections.sessions import Live
 from projections.state import State
@@ -23,8 +28,6 @@ UNKNOWN_LIMIT = HOUR  # how long a pool without a known reset stays closed befor
 BACKEND_FAILURES = frozenset({"command_not_found", "not_executable", "argv_too_long"})  # of a backend's own command
 
 Parallel = bool | Literal["alone"]
-Supply = Literal["work", "none", "unknown"]
-"""Whether a category has work: `none` only where something says so; not to be asked for is no evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,11 @@ class Category:
     backends: tuple[str, ...] | None
     own_command: bool
     cooldown_until: int | None
+    backoff: Backoff | None
+    wait: Wait | None
+    gate: Gate | None
+    """None where it has none."""
+    supply: Supply
     started: int
     """Sessions started in the allocation window."""
     last_started: int | None
@@ -54,7 +62,6 @@ class Category:
     """Sessions granted and not yet started."""
     mean_seconds: int | None = None
     """What its sessions of the window ran on average; None before one has ended."""
-    supply: Supply = "unknown"
 
     def lane_keys(self) -> tuple[str, ...]:
         """The keys of its lanes: the name itself, or `name#1`, `name#2`, …"""
@@ -95,6 +102,8 @@ class Answer:
     reason: str | None
     ranking: tuple[Entry, ...]
     used: frozenset[str]
+    taken: dict[str, str]
+    """Task -> the session that had it when the answer came, or was given it since."""
     age: int
     fresh: bool
     asked_now: bool
@@ -152,6 +161,8 @@ class View:
     """The cap on over-allocation in millionths; None: there is none."""
     ledger: dict[str, int]
     """Category -> its credit under policy `fair`, in millionths of a slot; zero where it is missing."""
+    host: tuple[Measure, ...]
+    """The bounds of `[host]` that are set."""
 
 
 time_text = to_text  # the log's text of a time, for those who may import only views
@@ -184,6 +195,7 @@ def view(state: State, now: int) -> View:
         rates=_rates(state, config, now),
         max_ratio=None if config["max_ratio"] is None else round(config["max_ratio"] * PPM),
         ledger=dict(state.ledger["credits"]),
+        host=feedback.host(state, config, now),
     )
 
 
@@ -271,13 +283,6 @@ def counted(state: State, now: int, window: int) -> dict[str, tuple[int, float]]
     return {category: (started, totals[category]) for category, started in counts.items()}
 
 
-def supplies(state: State) -> dict[str, Supply]:
-    """Category -> whether it has work, as far as known. The last usable answer says so of whom it names."""
-    config, last = state.control["config"], state.selection["last"]
-    named = set() if last is None else {entry["category"] for entry in last["ranking"]}
-    return {name: "work" if name in named else "unknown" for name in (config["categories"] if config else ())}
-
-
 def _pool(state: State, pool: str, now: int) -> tuple[Literal["available", "limited", "unknown"], int | None]:
     known = state.backends["pools"].get(pool)
     if known is None or known["state"] == "available":
@@ -298,12 +303,12 @@ def _held(state: State) -> dict[str, str]:
 def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Category]:
     counts = counted(state, now, round(config["window"] * 1_000_000))
     live = Counter((session["category"], session["status"]) for session in state.sessions["live"].values())
-    supply = supplies(state)
     found: dict[str, Category] = {}
     for name, settings in config["categories"].items():
         last = state.allocation["last_started"].get(name)
         started, seconds = counts.get(name, (0, 0.0))
         ended = started - live[name, "started"]
+        wait, gate = feedback.wait(state, config, name, now), feedback.gate(state, config, name, now)
         found[name] = Category(
             name=name,
             target=None if settings["target"] is None else round(settings["target"] * PPM),
@@ -313,12 +318,15 @@ def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Cat
             backends=None if settings["backends"] is None else tuple(settings["backends"]),
             own_command=settings["own_command"],
             cooldown_until=cooldown_until(state, name, now),
+            backoff=feedback.backoff(state, config, name, now),
+            wait=wait,
+            gate=gate,
             started=started,
             last_started=None if last is None else to_micros(last[0]),
             timeout=round(settings["timeout"] * 1_000_000),
             requested=live[name, "requested"],
             mean_seconds=round(seconds / ended) if ended > 0 and seconds else None,
-            supply=supply[name],
+            supply=feedback.told(wait, gate),
         )
     return found
 
@@ -345,6 +353,7 @@ def _answer(state: State, config: dict[str, Any], now: int) -> Answer | None:
         reason=last["reason"],
         ranking=ranking,
         used=frozenset(last["used"]),
+        taken=dict(last["taken"]),
         age=age,
         fresh=asked_now or 0 <= age <= round(config["selector"]["max_age"] * 1_000_000),
         asked_now=asked_now,

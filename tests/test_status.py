@@ -11,10 +11,10 @@ from given import (
     after,
     configured,
     decides,
+    gate,
     given,
     over,
     ranking,
-    rejection,
     requested,
     running,
     tick,
@@ -23,7 +23,7 @@ from given import (
 from loop.commands.status import render
 from loop.output import console
 from loop.status import status
-from projections import figures
+from projections import feedback
 
 THIRDS: dict[str, dict[str, Any]] = {"code": {"target": 0.2}, "docs": {"target": 0.5}, "news": {"target": 0.3}}
 
@@ -91,18 +91,17 @@ def test_without_a_cap_or_a_target_nothing_is_capped() -> None:
     assert line(given(configured(categories=("code", "docs"), max_ratio=1.75)), "code")["capped"] is None
 
 
-def test_supply_is_work_where_the_last_answer_says_so_and_else_unknown() -> None:
-    story = given(configured(categories=THIRDS), tick(), ranking("code"))
-    assert [line(story, name)["supply"] for name in THIRDS] == ["work", "unknown", "unknown"]
-    story.happens(tick(), rejection())
-    assert line(story, "code")["supply"] == "unknown", "an answer that cannot be read says nothing"
+def test_supply_is_what_the_gate_says_and_else_unknown() -> None:
+    gated = {"code": {"gate": True}, "docs": {"gate": True}, "news": {}}
+    story = given(configured(categories=gated), tick(), gate("code"), gate("docs", "no_work"), ranking("code", "news"))
+    assert [line(story, name)["supply"] for name in gated] == ["work", "none", "unknown"]
 
 
 def test_who_has_no_work_is_not_neglected_and_is_shown_so(monkeypatch: pytest.MonkeyPatch) -> None:
     story = given(configured(categories=THIRDS), *ran(*["code"] * 7))
     assert line(story, "docs")["neglected"] is True
     assert "neglected" in problems(story)
-    monkeypatch.setattr(figures, "supplies", lambda state: dict.fromkeys(THIRDS, "none"))
+    monkeypatch.setattr(feedback, "supply", lambda *_: "none")
     assert (line(story, "docs")["supply"], line(story, "docs")["neglected"]) == ("none", False)
     assert "neglected" not in problems(story)
     assert "no work" in shown(story)

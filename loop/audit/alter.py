@@ -43,11 +43,23 @@ def new_category(name: str) -> Alter:
         backends=None,
         own_command=True,
         cooldown_until=None,
+        backoff=None,
+        wait=None,
+        gate=None,
+        supply="unknown",
         started=0,
         last_started=None,
         timeout=3_000_000_000,
     )
     return lambda view: replace(view, categories={**view.categories, name: added})
+
+
+def measured(name: str) -> Alter:
+    """A figure of the host within its bound."""
+    return lambda view: replace(
+        view,
+        host=tuple(replace(each, value=each.bound, ok=True) if each.name == name else each for each in view.host),
+    )
 
 
 def backend(name: str, **fields: Any) -> Alter:

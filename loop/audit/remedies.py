@@ -24,7 +24,7 @@ from loop.audit.changes import (
 from loop.decider import Decision
 from loop.output import clean, local
 from loop.shares import UNIT, Starts, counted
-from projections.view import Backend, Category, View, time_text
+from projections.view import Backend, Category, Gate, View, time_text
 
 Remedy = Callable[[View, Decision, str], Iterator[Ladder]]
 
@@ -148,8 +148,22 @@ def _not_alone(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
 
 
 def _cooling_down(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
-    until = view.categories[name].cooldown_until
-    when = None if until is None else time_text(until)
+    until, back = view.categories[name].cooldown_until, view.categories[name].backoff
+    if back is not None:
+        when = time_text(back.until)
+        yield [
+            Change(
+                fact=f'category["{name}"].backoff',
+                old=when,
+                new=None,
+                text=f"it had not backed off, after {back.noops} NOOPs in {back.of}, until {local(when)}",
+                apply=alter.category(name, backoff=None),
+                command=f"loop start {name}",
+            )
+        ]
+    if until is None:
+        return
+    when = time_text(until)
     yield [
         Change(
             fact=f'category["{name}"].cooldown_until',
@@ -167,6 +181,39 @@ def _respawn_spent(view: View, decision: Decision, name: str) -> Iterator[Ladder
     for due in view.due:
         if due.category == name and due.chain >= view.respawn_limit:
             yield [respawn_limit(view, due.chain + 1)]
+
+
+def _no_work(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    category, command = view.categories[name], f"loop start {name}"
+    if category.gate is not None and category.gate.answer == "no_work":
+        yield [_gate_says_work(category, "its gate had said that there is work")]
+    if category.wait is not None:
+        wait = category.wait
+        when = time_text(wait.until)
+        text = f"session {wait.session} had not found it blocked, for which it waits until {local(when)}"
+        apply = alter.category(name, wait=None)
+        yield [Change(f'category["{name}"].wait', wait.session, None, text, apply, command)]
+
+
+def _gate_error(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    yield [_gate_says_work(view.categories[name], "its gate had just said that there is work")]
+
+
+def _gate_says_work(category: Category, text: str) -> Change:
+    name, gate = category.name, category.gate
+    old = None if gate is None else gate.answer
+    apply = alter.category(name, gate=Gate("work", 0, 0))
+    return Change(f'category["{name}"].gate', old, "work", text, apply, f"loop start {name}")
+
+
+def _host_busy(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    for measure in view.host:
+        if not measure.ok:
+            most = "most" if measure.bound_name.startswith("max_") else "least"
+            seen = "it was not measured" if measure.value is None else f"it was {measure.value}"
+            text = f"the host's {measure.name} had been at {most} {measure.bound}; {seen}"
+            fact, setting = f"host.{measure.name}", f"[host] without {measure.bound_name}"
+            yield [Change(fact, measure.value, measure.bound, text, alter.measured(measure.name), None, setting)]
 
 
 def _over_allocated(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
@@ -349,8 +396,11 @@ REMEDIES: Mapping[str, Remedy] = {
     "not_alone": _not_alone,
     "cooling_down": _cooling_down,
     "respawn_spent": _respawn_spent,
+    "no_work": _no_work,
+    "gate_error": _gate_error,
     "over_allocated": _over_allocated,
     "no_backend": _no_backend,
+    "host_busy": _host_busy,
     "rate_limited": _rate_limited,
     "no_slot": _no_slot,
 }

@@ -16,7 +16,7 @@ from events.envelope import to_micros, to_text
 from events.lifecycle import SESSION_ENDS
 from loop.status import DEFAULT_WINDOW, categories, mode
 from projections import backends as pools
-from projections import figures, ledger, locks, selection, view
+from projections import feedback, figures, ledger, locks, selection, supply, view
 from projections.fold import EXACT, HOUR
 from projections.state import State
 
@@ -89,6 +89,30 @@ def _cooldown(state: State, key: str, after: int, upto: int) -> Iterator[int]:
     ended = to_micros(last["at"])
     over = view.cooldown_until(state, key, ended)
     return _within(after, upto, (ended,) if over is None else (ended, over))
+
+
+def _supply(state: State, key: str, after: int, upto: int) -> Iterator[int]:
+    config = state.control["config"]
+    if config is None or key not in config["categories"]:
+        return iter(())
+    times = []
+    if (answered := state.supply["gates"].get(key)) is not None:
+        at = to_micros(answered["at"])
+        times += [at, at + round(config["selector"]["max_age"] * 1_000_000) + 1]
+    if (block := state.supply["blocks"].get(key)) is not None:
+        since = to_micros(block["at"])
+        wait = feedback.wait(state, config, key, since)
+        times += [since] if wait is None else [since, wait.until]
+    return _within(after, upto, times)
+
+
+def _backoff(state: State, key: str, after: int, upto: int) -> Iterator[int]:
+    config = state.control["config"]
+    if config is None or key not in config["categories"]:
+        return iter(())
+    times = {to_micros(end["at"]) for end in state.supply["ends"].get(key, ())}
+    found = [feedback.backoff(state, config, key, at) for at in times]
+    return _within(after, upto, times | {back.until for back in found if back is not None})
 
 
 def _window(state: State) -> int:
@@ -178,6 +202,11 @@ def _category(kind: Kind, folds: Folds, instants: Instants | None = None) -> Sou
     return Source(kind, {**folds, **CONFIG}, _categories, instants)
 
 
+def _supplied(kind: Kind, instants: Instants | None = None, words: tuple[str, ...] | None = None) -> Source:
+    folds = {"supply": frozenset(supply.HANDLERS), **CONFIG}
+    return Source(kind, folds, _categories, instants, words, quiet=LIVE - {"session.ended"})
+
+
 def _backend(kind: Kind, words: tuple[str, ...] | None = None) -> Source:
     return Source(kind, {"backends": frozenset(pools.HANDLERS), **CONFIG}, _backends, _limits, words)
 
@@ -196,7 +225,12 @@ INDEXED: Mapping[str, Mapping[str, Source]] = {
         "neglected": _category("number", _STARTED),
         "entitlement": _category("number", _STARTED, _counted),
         "over_allocated": _category("number", _STARTED, _counted),
-        "supply": _category("text", {"selection": frozenset({"selection.made", "selection.rejected"})}),
+        "supply": _supplied("text", _supply, ("work", "none", "unknown")),
+        "gate": _supplied("text", None, ("work", "no_work", "error")),
+        "gate_at": _supplied("time"),
+        "gate_exit_code": _supplied("number"),
+        "backoff_until": _supplied("time", _backoff),
+        "blocked_until": _supplied("time", _supply),
         "live": _category("number", {"sessions": LIVE}),
         "last_started_at": _category("time", _STARTED),
         "cooldown_until": _category("time", {"outcomes": LIVE}, _cooldown),

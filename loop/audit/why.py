@@ -121,7 +121,7 @@ def differing(recorded: Mapping[str, Any], again: Decision) -> list[dict[str, An
 
 def knew(seen: View) -> dict[str, Any]:
     """What a decision knew beside the ranking: age of the answer (seconds), restraints, backends that could take
-    nothing, starts against their ceilings, due respawns."""
+    nothing, starts against their ceilings, due respawns, what the gates said, the host's figures and bounds."""
     answer = seen.answer
     return {
         "answer": None
@@ -145,6 +145,8 @@ def knew(seen: View) -> dict[str, Any]:
             "day_limit": seen.rates.day_limit,
         },
         "due": [{"session": due.session, "category": due.category, "chain": due.chain} for due in seen.due],
+        "gates": {name: each.gate.answer for name, each in seen.categories.items() if each.gate is not None},
+        "host": [{"name": each.bound_name, "bound": each.bound, "value": each.value} for each in seen.host],
     }
 
 

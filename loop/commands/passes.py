@@ -16,7 +16,9 @@ from loop.config import Config
 from loop.config_file import load
 from loop.config_report import warnings
 from loop.controller import Loop, Result
+from loop.gates import asking
 from loop.home import Home
+from loop.host import measure
 from loop.journal import Rehearsal
 from loop.moment import Moment, resolve
 from loop.observe import Selection, ask_selector, interpret
@@ -54,11 +56,11 @@ def plan(
     config = load(home.config)
     notes = warnings(config)
     if recorded or at is not None:
-        rehearsed, answer = _recorded(state, moment, config, at is not None)
+        rehearsed, observed = _recorded(state, moment, config, at is not None)
     else:
-        rehearsed, answer = _observed(state, moment, config, environ, payload)
+        rehearsed, observed = _observed(state, moment, config, environ, payload)
     decision = rehearsed.decision.as_dict() | {"basis": moment.position}
-    selection = _selection(answer)
+    selection = _selection(observed.selection)
     if as_json:
         print_json(
             {
@@ -66,6 +68,7 @@ def plan(
                 "as_of": as_of(moment.position, moment.at),
                 "inputs": rehearsed.inputs,
                 "selection": {**selection, "warnings": selection["warnings"] + notes},
+                **_measured(observed),
                 "decision": decision,
             }
         )
@@ -86,19 +89,22 @@ def plan(
 
 def _observed(
     state: State, moment: Moment, config: Config, environ: Mapping[str, str], payload: str | None
-) -> tuple[Decided, Selection]:
-    if payload is not None:
-        answer = interpret(_payload(payload), config, source="payload")
-    else:
-        before = Rehearsal(state, moment.now)
-        configure(before, config)
-        answer = ask_selector(config, view(before.state, moment.now), environ, dry_run=True)
-    rehearsal = Rehearsal(state, moment.now)
-    return decide_pass(rehearsal, Facts(Fire("manual"), config, answer), SystemClock()), answer
+) -> tuple[Decided, Facts]:
+    """Observed as a pass does; a payload stands in for the selector's answer alone."""
+    given = None if payload is None else interpret(_payload(payload), config, source="payload")
+    before = Rehearsal(state, moment.now)
+    configure(before, config)
+    with asking(config, environ, dry_run=True) as gates:
+        answer = given or ask_selector(config, view(before.state, moment.now), environ, dry_run=True)
+    facts = Facts(Fire("manual"), config, answer, gates, measure(config))
+    return decide_pass(Rehearsal(state, moment.now), facts, SystemClock()), facts
 
 
-def _recorded(state: State, moment: Moment, config: Config, past: bool) -> tuple[Decided, Selection]:
-    """The last recorded answer again, under the config of then (`--at`) or of now; too old, it is a rejection."""
+def _recorded(state: State, moment: Moment, config: Config, past: bool) -> tuple[Decided, Facts]:
+    """The last recorded answer again, under the config of then (`--at`) or of now; too old, it is a rejection.
+
+    Gates and host are what was last recorded of them, where that still counts.
+    """
     last = state.selection["last"]
     if last is None:
         raise UsageError("no answer of the selector is recorded up to here", "ask it: loop plan")
@@ -114,7 +120,7 @@ def _recorded(state: State, moment: Moment, config: Config, past: bool) -> tuple
             {"source": last["source"], "tier": last["tier"], "ranking": last["ranking"]}
         )
     facts = Facts(Fire("manual"), config, answer, keep_config=past)
-    return decide_pass(Rehearsal(state, moment.now), facts, SystemClock()), answer
+    return decide_pass(Rehearsal(state, moment.now), facts, SystemClock()), facts
 
 
 def _payload(source: str) -> bytes:
@@ -196,6 +202,7 @@ def _report(loop: Loop, result: Result, as_json: bool) -> int:
                 "tick": decided.tick if decided else None,
                 "inputs": decided.inputs if decided else None,
                 "selection": selection,
+                **_measured(result.observed),
                 "decision": decided.decision.as_dict() if decided else None,
                 "started": started,
                 "skipped": result.skipped,
@@ -223,6 +230,18 @@ def _print_decision(
         out.print(selection_line({**selection, "asked": True}))
     out.print(decision_table(decision, planned=planned))
     out.print(slots_text(decision))
+
+
+def _measured(observed: Facts | None) -> dict[str, Any]:
+    """What the gates said and how the host was, as `plan` and `tick` print it; empty where nobody was asked."""
+    host = None if observed is None else observed.host
+    return {
+        "gates": {
+            name: {"answer": each.answer, "exit_code": each.exit_code, "seconds": each.seconds, "text": each.text}
+            for name, each in (observed.gates if observed is not None else {}).items()
+        },
+        "host": None if host is None else host.model_dump(),
+    }
 
 
 def _selection(answer: Selection | None) -> dict[str, Any]:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text
 
-INVARIANTS = frozenset({"same_lock"})
+INVARIANTS = frozenset({"same_lock", "intent_ignored", "not_started"})
+"""Problems that only a fault of loop itself, or its sudden death, can bring."""
 LOCKS_SHOWN = 12
 
 
@@ -112,7 +113,7 @@ def _verdicts(report: Mapping[str, Any]) -> Any:
     else:
         safe = Text("no data: no lock was taken yet", "dim")
     table.add_row("safe", safe)
-    lines = [_of("granted", chosen["granted"]), _of("followed", chosen["followed"])]
+    lines = [_of("granted", chosen["granted"]) + _losses(chosen["losses"]), _of("followed", chosen["followed"])]
     neglected = [line["name"] for line in report["categories"] if line["neglected"]]
     lines.append(f"neglected {', '.join(clean(name) for name in neglected)}" if neglected else "nobody neglected")
     table.add_row("right", Text(" · ".join(lines) if report["categories"] else "no data: no config yet"))
@@ -176,6 +177,12 @@ def _of(word: str, ratio: Mapping[str, int]) -> str:
     return f"{word} {ratio['count']} of {ratio['of']}" if ratio["of"] else f"{word}: no data"
 
 
+def _losses(losses: Mapping[str, int]) -> str:
+    """Why the rest was not granted, the most frequent reasons first."""
+    parts = [f"{count} {clean(reason.replace('_', ' '), 20)}" for reason, count in losses.items()]
+    return f" ({', '.join(parts[:3])}{', …' if len(parts) > 3 else ''})" if parts else ""
+
+
 def _limit(item: Mapping[str, Any], now: str) -> str:
     return clean(item["name"]) + (f" until {local(item['until'], now)}" if item["until"] else " (reset unknown)")
 
@@ -214,12 +221,16 @@ def _categories(report: Mapping[str, Any]) -> Any:
         notes = []
         if line["neglected"]:
             notes.append("neglected")
-        if line["supply"] == "none":
-            notes.append("no work")
         if line["capped"]:
             notes.append("at its cap")
         if line["cooldown_until"]:
             notes.append(f"cools until {local(line['cooldown_until'], report['as_of']['at'])}")
+        if line["backoff_until"]:
+            notes.append(f"backs off until {local(line['backoff_until'], report['as_of']['at'])}")
+        if line["blocked_until"]:
+            notes.append(f"blocked until {local(line['blocked_until'], report['as_of']['at'])}")
+        elif line["supply"] == "none":
+            notes.append("no work")
         table.add_row(
             Text(line["name"], "bold" if line["live"] else ""),
             str(line["spawned"]),

@@ -11,7 +11,7 @@ from events.store import EventLog
 from loop.audit.why import find, knew, rederive, session_of, state_before
 from loop.moment import resolve
 from loop.output import as_of, clean, console, local, print_json, span
-from loop.words import REJECTIONS, idle, verdict
+from loop.words import REJECTIONS, figure, idle, verdict
 from projections.state import State
 from projections.view import view
 
@@ -120,9 +120,20 @@ def _knew_text(known: Mapping[str, Any]) -> Any:
     parts.append(f"{starts['hour']} of {starts['hour_limit']} starts in the hour")
     if starts["day_limit"] is not None:
         parts.append(f"{starts['day']} of {starts['day_limit']} in the day")
+    for said, gated in _by_answer(known["gates"]).items():
+        parts.append(f"gates: {said} {', '.join(clean(name, 24) for name in gated[:6])}")
+    parts += [figure(each["name"], each["value"], each["bound"]) for each in known["host"]]
     if known["due"]:
         parts.append(f"respawns due: {', '.join(clean(due['category'], 24) for due in known['due'][:6])}")
     return Text(f"it knew: {' · '.join(parts)}", "dim")
+
+
+def _by_answer(gates: Mapping[str, str | None]) -> dict[str, list[str]]:
+    """What gates said, in words, and which: `work`, `no work`, `error`, `no answer`."""
+    found: dict[str, list[str]] = {}
+    for name, said in gates.items():
+        found.setdefault("no answer" if said is None else said.replace("_", " "), []).append(name)
+    return found
 
 
 def _foot(again: Mapping[str, Any], command: str, position: int) -> Any:

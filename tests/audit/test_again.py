@@ -80,7 +80,9 @@ FIGURES: dict[str, Callable[[Any], object]] = {
     "started (count, seconds)": lambda state: _first(
         _first(state.allocation["hours"].values()).values()
     ).__setitem__(1, 0.5),
-    "ends lost in hour 2026-11-23T14": lambda state: state.outcomes["counts"]["2026-11-23T14"].update(lost=50),
+    "ends lost in hour 2026-11-23T14": lambda state: (
+        state.outcomes["counts"].setdefault("2026-11-23T14", {}).update(lost=50)
+    ),
 }
 
 

@@ -63,7 +63,7 @@ def test_what_it_changed_is_shown_under_expression_names(
     (held, *_) = ask(db, capsys, str(taken.position))["changes"]
     assert held["path"] == f'locks["{taken.data["key"]}"]'
     assert held["to"]["session"] == taken.session
-    assert ask(db, capsys, str(first(events, "host.measured").position))["changes"] == []
+    assert ask(db, capsys, str(first(events, "tick.finished").position))["changes"] == []
 
 
 def test_an_id_means_its_event_a_sessions_its_start_a_passs_its_decision(

@@ -48,7 +48,8 @@ sys.exit(run(Path(sys.argv[1]), at=sys.argv[2]))
 def story() -> Story:
     """2 config, 3 pass, 4 rejected, 5-7 s1 runs, 8 paused, 9-10 s1 over, 11-12 s2 granted, 13-14 and fails."""
     told = Story()
-    told.happens(BORN, configured(), tick(), rejection(), running("s1", "code"), restrained("paused", minutes=30))
+    told.happens(BORN, configured(), tick(), rejection(), running("s1", "code", rule="manual"))
+    told.happens(restrained("paused", minutes=30))
     return told.happens(after(minutes=5), over("s1"), granted("s2", "docs"), failed("s2", "command_not_found"))
 
 

@@ -8,7 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from given import HOUR, MINUTE, START, Happening, Story, after, configured, limited, over, restrained, running, seen
+from given import (
+    HOUR,
+    MINUTE,
+    START,
+    Happening,
+    Story,
+    after,
+    configured,
+    gate,
+    limited,
+    over,
+    restrained,
+    running,
+    seen,
+)
 from given import tick as ticked
 from histories import history
 from hypothesis import given as for_all
@@ -39,6 +53,9 @@ EXPRESSIONS = (
     *("category['code'].ratio > 1", "category['docs'].share >= 0.25", "category['code'].spawned > 1"),
     *("category['triage'].minutes > 30", "category['code'].enough_data", "category['infra'].neglected"),
     *("category['docs'].cooldown_until != None", "category['triage'].cooldown_until != None"),
+    *("category['docs'].supply == 'none'", "category['code'].supply != 'unknown'", "category['news'].supply == 'work'"),
+    *("category['code'].backoff_until != None", "category['docs'].blocked_until != None"),
+    *("category['code'].gate == 'error'", "category['docs'].gate_at > '2026-11-23T18:00'"),
     *("category['news'].live > 0", "category['code'].cooldown_until != None", "category['code'].target > 0.3"),
     *("category['code'].last_started_at > '2026-11-23T20:00'", "category['docs'].name == 'docs'"),
     "live > 0 and mode == 'running' and not backend['opus'].state == 'limited'",
@@ -82,6 +99,12 @@ def instants(state: State, begin: int, end: int) -> list[int]:
         found |= {to_micros(last["at"]) + wait * MINUTE for wait in (0, 10, 20, 30, 40, 60)}
     for start in state.allocation["exact"]:
         found |= {to_micros(start[0]) + wait * HOUR for wait in (0, 1, 2)}
+    for answered in state.supply["gates"].values():
+        found |= {to_micros(answered["at"]) + wait for wait in (0, 15 * MINUTE + 1)}
+    for ends in state.supply["ends"].values():
+        found |= {to_micros(end["at"]) + wait * MINUTE for end in ends for wait in (0, 20, 40, 60, 80, 120, 160, 240)}
+    for block in state.supply["blocks"].values():
+        found |= {to_micros(block["at"]) + wait * MINUTE for wait in (0, 80, 160, 240, 320)}
     found |= {hour * HOUR for hour in range(begin // HOUR, end // HOUR + 1)}
     return sorted(instant for instant in found if begin < instant <= end)
 
@@ -224,6 +247,19 @@ def test_a_cooldown_runs_out_and_a_limit_of_unknown_length_lapses() -> None:
     assert (cooling["opened_by"], cooling["expired_at"]) == (6, to_text(START + 10 * MINUTE))
     (unknown,) = found("backend['default'].state == 'unknown'", configured(), limited(), then=61)
     assert (unknown["opened_by"], unknown["expired_at"]) == (3, to_text(START + HOUR))
+
+
+def test_supply_lapses_with_its_evidence_and_a_back_off_with_time() -> None:
+    gated = configured(categories={"code": {"gate": True}})
+    (work,) = found("category['code'].supply == 'work'", gated, ticked(), gate("code"), then=60)
+    assert (work["opened_by"], work["expired_at"]) == (4, to_text(START + 15 * MINUTE + 1))
+    blocked = (configured(), running("s1", "code"), over("s1", "blocked"))
+    for expression in ("category['code'].supply == 'none'", "category['code'].blocked_until != None"):
+        (waiting,) = found(expression, *blocked, then=300)
+        assert (waiting["opened_by"], waiting["expired_at"]) == (6, to_text(START + 4 * HOUR))
+    noops = [step for name in ("s1", "s2", "s3") for step in (running(name, "code"), over(name, "noop"))]
+    (backing,) = found("category['code'].backoff_until != None", configured(), *noops, then=120)
+    assert backing["expired_at"] == to_text(START + HOUR)
 
 
 def test_a_window_lets_go_of_an_hour_without_an_event() -> None:

@@ -15,8 +15,10 @@ from given import (
     after,
     configured,
     decides,
+    gate,
     given,
     limited,
+    measured,
     over,
     ranking,
     rejection,
@@ -85,6 +87,18 @@ SHARED = [
     for name in ("code", "code", "docs")
     for step in (running(name, name), over(name, "productive", proved=False), after(minutes=1))
 ]
+
+GATED = {"code": {"gate": True}}
+BOUNDS = {"max_load_per_cpu": 1.5, "min_disk_free": 9}
+NO_COOLDOWN = {"code": {"cooldown": 0.0}}
+
+
+def noops(count: int) -> list[Happening]:
+    found: list[Happening] = []
+    for number in range(count):
+        found += [running(f"n{number}"), over(f"n{number}", "noop")]
+    return found
+
 
 CASES = [
     Case(
@@ -169,6 +183,41 @@ CASES = [
         'category["code"].cooldown_until',
         None,
         [configured(), running("s1"), over("s1", "noop"), after(minutes=31), *fire()],
+    ),
+    Case(
+        "cooling_down",
+        [configured(categories=NO_COOLDOWN), *noops(3), after(minutes=30), *fire()],
+        'category["code"].backoff',
+        None,
+        [configured(categories=NO_COOLDOWN), *noops(2), after(minutes=30), *fire()],
+    ),
+    Case(
+        "no_work",
+        [configured(categories=GATED), tick(), ranking("code"), gate("code", "no_work")],
+        'category["code"].gate',
+        "work",
+        [configured(categories=GATED), tick(), ranking("code"), gate("code", "work")],
+    ),
+    Case(
+        "no_work",
+        [configured(categories=NO_COOLDOWN), running("s1"), over("s1", "blocked"), after(minutes=5), *fire()],
+        'category["code"].wait',
+        None,
+        [configured(categories=NO_COOLDOWN), running("s1"), over("s1", "noop"), after(minutes=5), *fire()],
+    ),
+    Case(
+        "gate_error",
+        [configured(categories=GATED), tick(), ranking("code"), gate("code", "error", 3)],
+        'category["code"].gate',
+        "work",
+        [configured(categories=GATED), tick(), ranking("code"), gate("code", "work")],
+    ),
+    Case(
+        "host_busy",
+        [configured(**BOUNDS), *fire(), measured(load_per_cpu=2, disk_free=9)],
+        "host.load_per_cpu",
+        1.5,
+        [configured(**BOUNDS), *fire(), measured(load_per_cpu=1, disk_free=9)],
     ),
     Case(
         "respawn_spent",

@@ -18,6 +18,7 @@ STEPS = [
     "before loop.controller:reconcile:1",
     "before loop.controller:ask_selector:1",
     "after loop.controller:ask_selector:1",
+    "after loop.controller:measure:1",
     "before loop.passes:decide:1",
     "after loop.passes:decide:1",
     "after loop.passes:_grant:1",

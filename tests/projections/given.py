@@ -138,7 +138,7 @@ def config(**changes: Any) -> dict[str, Any]:
         "settings": None,
     }
     for key, value in changes.items():
-        table = next((values[name] for name in ("selector", "respawn") if key in values[name]), values)
+        table = next((values[name] for name in ("selector", "respawn", "host") if key in values[name]), values)
         assert key in table, key
         table[key] = value
     return values
@@ -202,6 +202,19 @@ def rejection(reason: str = "timeout") -> Happening:
         story.append(answer, tick=story.tick)
 
     return happen
+
+
+def gate(category: str, answer: str = "work", exit_code: int | None = None) -> Happening:
+    """A gate answers, in the pass under way."""
+    code = {"work": 0, "no_work": 1}.get(answer, exit_code)
+    payload = catalog.GateAnswered.model_validate({"answer": answer, "exit_code": code, "seconds": 0.1})
+    return lambda story: story.append(payload, tick=story.tick, category=category)
+
+
+def measured(**figures: float) -> Happening:
+    """The host is measured, in the pass under way."""
+    payload = catalog.HostMeasured.model_validate(figures)
+    return lambda story: story.append(payload, tick=story.tick)
 
 
 def decided(free: int) -> Happening:

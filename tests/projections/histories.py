@@ -98,6 +98,7 @@ class World(Story):
                 "lanes": draw.choice((1, 1, 1, 2)),
                 "locks": draw.choice(([], [], [], ["repo"], ["repo", "site"])),
                 "own_command": draw.random() < 0.5,
+                "gate": draw.random() < 0.3,
             }
             for name in names
         }
@@ -123,6 +124,8 @@ class World(Story):
             max_starts_per_day=draw.choice((None, 40)),
             policy=draw.choice(("intent", "intent", "fair")),
             max_ratio=draw.choice((None, 1.5, 1.75)),
+            max_load_per_cpu=draw.choice((None, None, 1.5)),
+            min_disk_free=draw.choice((None, None, 1 << 30)),
         )
         self.append(catalog.LoopConfigured.model_validate(values))
 
@@ -140,16 +143,23 @@ class World(Story):
             self.begin_pass("manual")
         else:
             self.begin_pass("timer", timer="schedule", nominal=to_text(nominal))
-        for category in self.random.sample(NAMES, 1):
-            gate = catalog.GateAnswered(answer=self.random.choice(("work", "no_work", "error")), seconds=0.1)
-            self.append(gate, tick=self.tick, category=category)
-        self.append(catalog.HostMeasured(load_per_cpu=0.5), tick=self.tick)
         if self.random.random() < 0.2:
             rejected = catalog.SelectionRejected(source="command", reason="timeout", keys=[])
             self.append(rejected, tick=self.tick)
         else:
             self.select()
+        for name, settings in self.state.control["config"]["categories"].items():
+            if settings["gate"]:
+                said = self.random.choice(("work", "work", "work", "work", "no_work", "error"))
+                self.append(catalog.GateAnswered(answer=said, seconds=0.1), tick=self.tick, category=name)
+        self.measure()
         self.decide()
+
+    def measure(self) -> None:
+        if any(bound is not None for bound in self.state.control["config"]["host"].values()):
+            load = self.random.choice((0.5, 0.5, 0.5, 0.5, 0.5, 2.1))
+            free = self.random.choice((1 << 33, 1 << 33, 1 << 33, 1 << 33, None))
+            self.append(catalog.HostMeasured(load_per_cpu=load, disk_free=free), tick=self.tick)
 
     def select(self) -> None:
         names = self.random.sample((*NAMES, "unheard-of"), self.random.randint(0, len(NAMES)))
@@ -171,6 +181,7 @@ class World(Story):
     def session_end(self) -> None:
         if self.unserved:
             self.begin_pass("session_end", ended=self.unserved.pop())
+            self.measure()
             self.decide()
 
     def start_by_hand(self) -> None:

@@ -1,0 +1,147 @@
+"""Gates, NOOPs, blocks and the host, settled at an instant: what of them still counts, and until when.
+
+The rules and where their figures come from: docs/gates.md. Times are microseconds; State has the facts, and nothing
+here is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from events.envelope import to_micros
+from projections import schedule
+from projections.state import State
+from projections.supply import Said
+
+PERIODS = 48  # a NOOP back-off looks so many periods back from the last NOOP
+NOOPS = 3  # NOOPs in that window from which a category backs off …
+ONE_IN = 3  # … where they are at least one in so many of its assessed ends
+LONGEST = 8  # periods that a back-off lasts at most, and a wait after `blocked` altogether
+
+Supply = Literal["work", "none", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A category's gate. `answer` is the last one if it still counts, else None; `age` is None if it never answered."""
+
+    answer: Said | None
+    age: int | None
+    exit_code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Until when a category backs off, because `noops` of its `of` last assessed ends were NOOPs."""
+
+    until: int
+    noops: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A category that `session` found blocked, with this task ("": none); it waits for another task, or `until`."""
+
+    session: str
+    task: str
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A bound of `[host]` and the figure it bounds; `value` None: it could not be measured, or not lately."""
+
+    bound_name: str
+    bound: float
+    name: str
+    value: float | None
+    ok: bool
+
+
+BOUNDS = {
+    "max_load_per_cpu": "load_per_cpu",
+    "min_memory_available": "memory_available",
+    "min_disk_free": "disk_free",
+}
+"""The keys of `[host]` and the figures of `host.measured` that they bound; `max_` from above, `min_` from below."""
+
+
+def gate(state: State, config: dict[str, Any], name: str, now: int) -> Gate | None:
+    """The gate of a category; None where it has none. An answer counts for `selector.max_age`, as a ranking does."""
+    if not config["categories"][name]["gate"]:
+        return None
+    last = state.supply["gates"].get(name)
+    if last is None:
+        return Gate(None, None, None)
+    age = now - to_micros(last["at"])
+    return Gate(last["answer"] if counts(config, age) else None, age, last["exit_code"])
+
+
+def counts(config: dict[str, Any], age: int) -> bool:
+    """Whether what was observed `age` ago may still be decided on."""
+    limit: int = round(config["selector"]["max_age"] * 1_000_000)
+    return 0 <= age <= limit
+
+
+def backoff(state: State, config: dict[str, Any], name: str, now: int) -> Backoff | None:
+    """The NOOP back-off of a category at `now`: counted in a window, so that no single success ends it.
+
+    In the PERIODS before its last NOOP, and since: k NOOPs of n assessed ends. From NOOPS on, where 3k >= n, it backs
+    off for min(2**(k - 2), LONGEST) periods from the last NOOP.
+    """
+    ends = state.supply["ends"].get(name, [])
+    noops = [to_micros(end["at"]) for end in ends if end["noop"]]
+    if len(noops) < NOOPS:
+        return None
+    last = noops[-1]
+    period = schedule.period(config, last)
+    since = last - PERIODS * period
+    k = sum(since < at <= last for at in noops)
+    n = sum(since < to_micros(end["at"]) <= now for end in ends)
+    if k < NOOPS or k * ONE_IN < n:
+        return None
+    until = last + min(2 ** (k - 2), LONGEST) * period
+    return Backoff(until, k, n) if last <= now < until else None
+
+
+def wait(state: State, config: dict[str, Any], name: str, now: int) -> Wait | None:
+    """Whether a category waits after `blocked`: until its gate turns to `work`, and LONGEST periods at most."""
+    block = state.supply["blocks"].get(name)
+    if block is None:
+        return None
+    since = to_micros(block["at"])
+    until = since + LONGEST * schedule.period(config, since)
+    return Wait(block["session"], block["task"], until) if since <= now < until else None
+
+
+def supply(state: State, config: dict[str, Any], name: str, now: int) -> Supply:
+    """Whether a category has work, as far as anything still says; no ranking is evidence of that."""
+    return told(wait(state, config, name, now), gate(state, config, name, now))
+
+
+def told(waits: Wait | None, asked: Gate | None) -> Supply:
+    """What a wait after `blocked` and a gate's answer say of a category's supply."""
+    if waits is not None:
+        return "none"
+    said = None if asked is None else asked.answer
+    return "work" if said == "work" else "none" if said == "no_work" else "unknown"
+
+
+def host(state: State, config: dict[str, Any], now: int) -> tuple[Measure, ...]:
+    """Every bound of `[host]` that is set, and whether it holds; what was not measured lately does not."""
+    last = state.host["last"]
+    known = last if last is not None and counts(config, now - to_micros(last["at"])) else None
+    return tuple(_measures(config, known))
+
+
+def _measures(config: dict[str, Any], known: Any) -> Iterator[Measure]:
+    for bound_name, name in BOUNDS.items():
+        bound = config["host"][bound_name]
+        if bound is None:
+            continue
+        value = None if known is None else known[name]
+        ok = value is not None and (value <= bound if bound_name.startswith("max_") else value >= bound)
+        yield Measure(bound_name, bound, name, value, ok)
