@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+from events import place as place_of
 from events.catalog import Interval, LoopPaused, LoopResumed, TickFinished
 from events.envelope import to_text
 from events.store import EventLog
@@ -87,10 +88,11 @@ def store(directory: Path, events: int) -> Home:
         history.half_hour()
         if history.fires % 250 == 0:
             progress(f"writing a log of {events} events: {journal.state.position}")
-    EventLog.open(found.db).close()
+    place_of.create_file(found.db)
     with closing(connect(found.db)) as file:
         log._connection.backup(file)
     log.close()
+    EventLog.open(found.db).close()  # which makes it a store like any other: its journal, its mark
     return found
 
 
