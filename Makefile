@@ -24,6 +24,7 @@ lint: $(INSTALLED)  ## Style, types, and which room may import which
 install: $(INSTALLED)  ## Only the environment: .venv/bin/loop
 
 bench: $(INSTALLED)  ## How long things take
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python tests/bench/run.py
 
 dist: $(INSTALLED)  ## Wheel and source archive in dist/

@@ -6,7 +6,6 @@ The rules and their sources are explained in docs/allocation.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import lcm
 from typing import NamedTuple
 
@@ -39,8 +38,7 @@ def most_starts(max_ratio: int, target: int, whole: int, total: int) -> int:
     return max(1, -(-max_ratio * target * total // (UNIT * whole)))
 
 
-@dataclass(frozen=True, slots=True)
-class Starts:
+class Starts(NamedTuple):
     """The starts that the cap counts: those of the window, and those granted and not yet started."""
 
     total: int

@@ -7,8 +7,7 @@ here is kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from events.envelope import to_micros
 from projections import schedule
@@ -23,8 +22,7 @@ LONGEST = 8  # periods that a back-off lasts at most, and a wait after `blocked`
 Supply = Literal["work", "none", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(NamedTuple):
     """A category's gate. `answer` is the last one if it still counts, else None; `age` is None if it never answered."""
 
     answer: Said | None
@@ -32,8 +30,7 @@ class Gate:
     exit_code: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(NamedTuple):
     """Until when a category backs off, because `noops` of its `of` last assessed ends were NOOPs."""
 
     until: int
@@ -41,8 +38,7 @@ class Backoff:
     of: int
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """A category that `session` found blocked, with this task ("": none); it waits for another task, or `until`."""
 
     session: str
@@ -50,8 +46,7 @@ class Wait:
     until: int
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(NamedTuple):
     """A bound of `[host]` and the figure it bounds; `value` None: it could not be measured, or not lately."""
 
     bound_name: str

@@ -6,7 +6,6 @@ Everything here may be shown; nothing here decides. None means *no data*, never 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -269,7 +268,7 @@ def host(state: State, now: int) -> list[dict[str, Any]] | None:
     config, last = state.control["config"], state.host["last"]
     if config is None or last is None or not feedback.counts(config, now - to_micros(last["at"])):
         return None
-    return [asdict(measure) for measure in feedback.host(state, config, now)]
+    return [measure._asdict() for measure in feedback.host(state, config, now)]
 
 
 def next_fire(state: State, now: int) -> int | None:

@@ -8,8 +8,7 @@ float arithmetic.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from events.envelope import to_micros, to_text
 from projections import feedback, schedule
@@ -30,16 +29,14 @@ BACKEND_FAILURES = frozenset({"command_not_found", "not_executable", "argv_too_l
 Parallel = bool | Literal["alone"]
 
 
-@dataclass(frozen=True, slots=True)
-class Restraint:
+class Restraint(NamedTuple):
     """A pause, drain or freeze in force."""
 
     mode: str
     until: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Category:
+class Category(NamedTuple):
     name: str
     target: int | None
     """Share of the started sessions in millionths, not yet normalised."""
@@ -70,8 +67,7 @@ class Category:
         return tuple(f"{self.name}#{lane}" for lane in range(1, self.lanes + 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
+class Backend(NamedTuple):
     name: str
     pool: str
     command: bool
@@ -83,8 +79,7 @@ class Backend:
     last_used: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One line of the ranking."""
 
     category: str
@@ -93,8 +88,7 @@ class Entry:
     score: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The selector's last answer. `asked_now`: it is of the pass under way; `used`: categories already served by it."""
 
     tier: int | None
@@ -109,8 +103,7 @@ class Answer:
     asked_now: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """A session that earned a respawn: productive, proved, graded well enough, not followed, not lapsed."""
 
     session: str
@@ -118,15 +111,13 @@ class Due:
     chain: int
 
 
-@dataclass(frozen=True, slots=True)
-class ManualStart:
+class ManualStart(NamedTuple):
     category: str
     task: str
     backend: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(NamedTuple):
     """Starts of all triggers in the last hour and day, and their ceilings."""
 
     hour: int
@@ -135,8 +126,7 @@ class Rates:
     day_limit: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     position: int
     now: int
     trigger: str

@@ -4,7 +4,6 @@ what a longer life or an earlier end would have brought besides is not known."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from projections.view import Answer, Category, Entry, View
@@ -14,12 +13,12 @@ Alter = Callable[[View], View]
 
 def loop(**fields: Any) -> Alter:
     """Fields of the view itself."""
-    return lambda view: replace(view, **fields)
+    return lambda view: view._replace(**fields)
 
 
 def rates(**fields: Any) -> Alter:
     """Ceilings of the start rate."""
-    return lambda view: replace(view, rates=replace(view.rates, **fields))
+    return lambda view: view._replace(rates=view.rates._replace(**fields))
 
 
 def category(name: str, **fields: Any) -> Alter:
@@ -27,7 +26,7 @@ def category(name: str, **fields: Any) -> Alter:
 
     def apply(view: View) -> View:
         known = view.categories.get(name)
-        return view if known is None else replace(view, categories={**view.categories, name: replace(known, **fields)})
+        return view if known is None else view._replace(categories={**view.categories, name: known._replace(**fields)})
 
     return apply
 
@@ -51,20 +50,19 @@ def new_category(name: str) -> Alter:
         last_started=None,
         timeout=3_000_000_000,
     )
-    return lambda view: replace(view, categories={**view.categories, name: added})
+    return lambda view: view._replace(categories={**view.categories, name: added})
 
 
 def measured(name: str) -> Alter:
     """A figure of the host within its bound."""
-    return lambda view: replace(
-        view,
-        host=tuple(replace(each, value=each.bound, ok=True) if each.name == name else each for each in view.host),
+    return lambda view: view._replace(
+        host=tuple(each._replace(value=each.bound, ok=True) if each.name == name else each for each in view.host),
     )
 
 
 def backend(name: str, **fields: Any) -> Alter:
     """Fields of a backend."""
-    return lambda view: replace(view, backends={**view.backends, name: replace(view.backends[name], **fields)})
+    return lambda view: view._replace(backends={**view.backends, name: view.backends[name]._replace(**fields)})
 
 
 def pool_available(pool: str) -> Alter:
@@ -72,18 +70,18 @@ def pool_available(pool: str) -> Alter:
 
     def apply(view: View) -> View:
         found = {
-            name: replace(each, state="available", until=None) if each.pool == pool else each
+            name: each._replace(state="available", until=None) if each.pool == pool else each
             for name, each in view.backends.items()
         }
-        return replace(view, backends=found)
+        return view._replace(backends=found)
 
     return apply
 
 
 def unrestrained(scope: str) -> Alter:
     """No pause, drain or freeze of this scope."""
-    return lambda view: replace(
-        view, restraints={name: held for name, held in view.restraints.items() if name != scope}
+    return lambda view: view._replace(
+        restraints={name: held for name, held in view.restraints.items() if name != scope}
     )
 
 
@@ -95,9 +93,8 @@ def ended(session: str) -> Alter:
         backends = dict(view.backends)
         if gone is not None and gone["backend"] in backends:
             used = backends[gone["backend"]]
-            backends[used.name] = replace(used, live=used.live - 1)
-        return replace(
-            view,
+            backends[used.name] = used._replace(live=used.live - 1)
+        return view._replace(
             live={id: live for id, live in view.live.items() if id != session},
             held={key: holder for key, holder in view.held.items() if holder != session},
             backends=backends,
@@ -110,7 +107,7 @@ def answer(**fields: Any) -> Alter:
     """Fields of the selector's answer."""
 
     def apply(view: View) -> View:
-        return view if view.answer is None else replace(view, answer=replace(view.answer, **fields))
+        return view if view.answer is None else view._replace(answer=view.answer._replace(**fields))
 
     return apply
 
@@ -161,10 +158,10 @@ def without_task(name: str) -> Alter:
 
     def apply(view: View) -> View:
         if view.manual is not None:
-            return replace(view, manual=replace(view.manual, task=""))
+            return view._replace(manual=view.manual._replace(task=""))
         known = view.answer
         entries = () if known is None else known.ranking
-        return answer(ranking=tuple(replace(entry, task="") if entry.category == name else entry for entry in entries))(
+        return answer(ranking=tuple(entry._replace(task="") if entry.category == name else entry for entry in entries))(
             view
         )
 
@@ -173,9 +170,9 @@ def without_task(name: str) -> Alter:
 
 def not_due(session: str) -> Alter:
     """A session that earned no respawn."""
-    return lambda view: replace(view, due=tuple(due for due in view.due if due.session != session))
+    return lambda view: view._replace(due=tuple(due for due in view.due if due.session != session))
 
 
 def any_backend_by_hand(view: View) -> View:
     """A start by hand that asks for no backend."""
-    return view if view.manual is None else replace(view, manual=replace(view.manual, backend=None))
+    return view if view.manual is None else view._replace(manual=view.manual._replace(backend=None))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -48,7 +48,7 @@ class Other:
 def other_policy(name: str) -> Other:
     """The recorded config with another policy. Raises UsageError for one that does not exist."""
     check_policy(name)
-    return Other(f"policy {name}", lambda state, now: replace(view(state, now), policy=name))
+    return Other(f"policy {name}", lambda state, now: view(state, now)._replace(policy=name))
 
 
 def other_config(name: str, data: Mapping[str, Any]) -> Other:
@@ -134,7 +134,7 @@ def _again(
     seen = (view if other is None else other.seen)(state, to_micros(recorded["now"]))
     carry = seen.policy == "fair" and recorded["policy"] != "fair"
     if carry:
-        seen = replace(seen, ledger=dict(carried["credits"]))
+        seen = seen._replace(ledger=dict(carried["credits"]))
     again = decide(seen)
     if carry and again.ledger is not None:
         ledger.decided(carried, event._replace(data=again.as_dict()))

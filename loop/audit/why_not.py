@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from dataclasses import replace
 from typing import Any
 
 from events.envelope import Record, content, private_content, to_micros
@@ -89,7 +88,7 @@ def _by_hand(seen: View, name: str) -> dict[str, Any] | None:
     """What `loop start` would have come to on the same facts; None for a category that is not configured."""
     if name not in seen.categories:
         return None
-    asked = replace(seen, trigger="manual", ended=None, manual=ManualStart(name, "", None))
+    asked = seen._replace(trigger="manual", ended=None, manual=ManualStart(name, "", None))
     candidate = decide(asked).candidates[0]
     return {
         "command": f"loop start {name}",

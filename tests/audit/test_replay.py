@@ -80,7 +80,7 @@ def test_a_decider_that_changed_diverges_at_the_position_where_it_did() -> None:
 
     def patched(view: View) -> Decision:
         if view.position == second - 1:
-            view = replace(view, slots=0)
+            view = view._replace(slots=0)
         return decide(view)
 
     tally = of(story, decide=patched)
@@ -116,7 +116,7 @@ def test_decisions_of_another_version_are_counted_and_not_compared() -> None:
 
 def test_no_more_divergences_are_kept_than_a_bound() -> None:
     story = told(configured(), *(step for _ in range(ITEMS + 5) for step in (tick(), ranking("code"), decides())))
-    tally = of(story, decide=lambda view: decide(replace(view, slots=view.slots + 1)))
+    tally = of(story, decide=lambda view: decide(view._replace(slots=view.slots + 1)))
     assert tally.diverged == ITEMS + 5
     assert len(tally.items) == ITEMS
 

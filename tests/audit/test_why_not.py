@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -365,7 +365,7 @@ def test_a_gate_that_shows_only_behind_an_open_one_is_found_too() -> None:
 def test_what_suffices_alone_is_no_pair_whoever_suggested_it(monkeypatch: pytest.MonkeyPatch) -> None:
     view = given(configured(slots=1), running("s1", "docs"), *fire()).view()
     enough = next(flip for flip in flips(view, "code") if flip[0].fact == "capacity")[0]
-    idle = Change("idle", 0, 1, "nothing had been different", lambda same: replace(same, position=0))
+    idle = Change("idle", 0, 1, "nothing had been different", lambda same: same._replace(position=0))
     monkeypatch.setattr(
         search, "suggested", lambda seen, *_: [[idle]] if seen.position == view.position else [[enough]]
     )

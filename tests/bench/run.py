@@ -24,15 +24,17 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from tests.bench.measure import Line, machine, progress  # noqa: E402
 
-NAMES = ("append", "fold", "decide", "moments", "status", "starts", "shim", "idle")
+NAMES = ("append", "peers", "fold", "decide", "moments", "status", "starts", "shim", "idle")
+LONG = ("million",)  # only by name
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="tests/bench/run.py", description="Measure, against peers, side by side.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(NAMES)}; without one, all")
+    which = f"which: {', '.join(NAMES)}; without one, all these. By name only: {', '.join(LONG)}"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=which)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args(arguments)
-    if unknown := set(options.names) - set(NAMES):
+    if unknown := set(options.names) - {*NAMES, *LONG}:
         parser.error(f"no bench is named {', '.join(sorted(unknown))}")
     lines: list[Line] = []
     broken: list[str] = []

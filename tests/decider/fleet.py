@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from given import configured, given, ranking, tick
@@ -46,9 +45,9 @@ class Fleet:
         )
         self.view = given(config, tick(), ranking(*categories)).view()
         found = {
-            name: replace(each, mean_seconds=(mean or {}).get(name)) for name, each in self.view.categories.items()
+            name: each._replace(mean_seconds=(mean or {}).get(name)) for name, each in self.view.categories.items()
         }
-        self.view = replace(self.view, categories=found)
+        self.view = self.view._replace(categories=found)
         self.lasts = lasts
         self.ledger = ledger.initial()
         self.running: list[tuple[int, int, str, tuple[str, ...]]] = []  # end, number, category, keys
@@ -68,14 +67,14 @@ class Fleet:
         """The next answers name just these."""
         answer = self.view.answer
         assert isinstance(answer, Answer)
-        self.view = replace(
-            self.view, answer=replace(answer, ranking=tuple(Entry(n, "all_scores", "", None) for n in names))
+        self.view = self.view._replace(
+            answer=answer._replace(ranking=tuple(Entry(n, "all_scores", "", None) for n in names))
         )
 
     def targets(self, targets: Mapping[str, int]) -> None:
         """Other targets from now on, in any integer unit."""
-        found = {name: replace(each, target=targets[name]) for name, each in self.view.categories.items()}
-        self.view = replace(self.view, categories=found)
+        found = {name: each._replace(target=targets[name]) for name, each in self.view.categories.items()}
+        self.view = self.view._replace(categories=found)
 
     def run(self, starts: int) -> Fleet:
         """Until so many sessions were started, or nothing can be started any more."""
@@ -110,7 +109,7 @@ class Fleet:
     def seen(self) -> View:
         counts, last = self.counts, {name: number for number, name in enumerate(self.order, start=1)}
         categories = {
-            name: replace(each, started=counts[name], last_started=last.get(name))
+            name: each._replace(started=counts[name], last_started=last.get(name))
             for name, each in self.view.categories.items()
         }
         live: dict[str, Any] = {
@@ -119,4 +118,4 @@ class Fleet:
         }
         held = {key: f"s{number}" for _, number, _, keys in self.running for key in keys}
         credits = dict(self.ledger["credits"])
-        return replace(self.view, categories=categories, live=live, held=held, ledger=credits)
+        return self.view._replace(categories=categories, live=live, held=held, ledger=credits)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise, product
 from typing import Any
@@ -150,8 +149,8 @@ def test_who_is_out_of_the_running_accrues_nothing(out: str) -> None:
         config["categories"]["news"] = {"target": 0.2, "parallel": False}
     view = given(fair(**config), *story).view()
     if out == "no work":
-        news = replace(view.categories["news"], supply="none")
-        view = replace(view, categories={**view.categories, "news": news})
+        news = view.categories["news"]._replace(supply="none")
+        view = view._replace(categories={**view.categories, "news": news})
     assert list(in_the_running(view)) == ["code", "docs"]
     assert sum(each["share"] for each in accounts(decide(view)).values()) == UNIT
 
