@@ -7,9 +7,11 @@ wrong.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +35,11 @@ def version() -> str:
 
 def load(log: EventLog, upto: int | None = None, progress: Callable[[int], None] | None = None) -> State:
     """The State at `upto` (head without it): the newest usable snapshot and the tail behind it."""
-    end = log.head().position if upto is None else upto
+    with _no_collection():
+        return _load(log, log.head().position if upto is None else upto, progress)
+
+
+def _load(log: EventLog, end: int, progress: Callable[[int], None] | None) -> State:
     state = None
     if end > EVERY and (found := log.load_snapshot(version(), end)) is not None:
         try:
@@ -43,6 +49,18 @@ def load(log: EventLog, upto: int | None = None, progress: Callable[[int], None]
     if state is None:
         state = first(log)
     return state.fold(log.events(state.position, end), progress)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the cycle collector, which looks over a state again and again while it grows, and finds no cycle in it."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def first(log: EventLog) -> State:

@@ -1,4 +1,4 @@
-"""What a million events cost a reader, beside ten thousand; not part of a run without names, for writing the log takes
+"""What a million events cost a reader, beside ten thousand. Not part of a run without names, for writing the log takes
 a quarter of an hour. `LOOP_BENCH_MILLION` names a store that an earlier run has left, for another look.
 """
 
