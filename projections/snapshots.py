@@ -53,7 +53,7 @@ def _load(log: EventLog, end: int, progress: Callable[[int], None] | None) -> St
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without the cycle collector, which looks over a state again and again while it grows, and finds no cycle in it."""
+    """Without the cycle collector, which looks over a state again and again while it grows, and finds no cycle."""
     before = gc.isenabled()
     gc.disable()
     try:
