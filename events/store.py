@@ -8,7 +8,6 @@ between them, so that nobody's rendering pins the write-ahead log.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -196,7 +195,7 @@ class EventLog:
         path: Path,
         *,
         clock: Clock | None = None,
-        entropy: Entropy = secrets.token_bytes,
+        entropy: Entropy = os.urandom,
         release: str = "",
     ) -> EventLog:
         """The store at `path` for writing, created or migrated where needed.
@@ -236,7 +235,7 @@ class EventLog:
                     place.check_mark(path, expected, "")
                     connection.close()
                     return cls.empty()
-                log = cls(connection, path, SystemClock(), secrets.token_bytes)
+                log = cls(connection, path, SystemClock(), os.urandom)
                 with suppress(StoreError):  # a log so damaged that it has no id is for `verify` to look at
                     log._store_id = log._read_store_id()
                 if log._store_id is not None:
@@ -250,19 +249,19 @@ class EventLog:
     def empty(cls, schema: int = SCHEMA) -> EventLog:
         """A log in memory with no events, in this schema: what a store that does not exist yet reads as."""
         connection = sqlite3.connect(":memory:", isolation_level=None)
-        log = cls(connection, None, SystemClock(), secrets.token_bytes)
+        log = cls(connection, None, SystemClock(), os.urandom)
         _migrate(connection, schema)
         return log
 
     @classmethod
-    def in_memory(cls, *, clock: Clock, entropy: Entropy = secrets.token_bytes, release: str = "") -> EventLog:
+    def in_memory(cls, *, clock: Clock, entropy: Entropy = os.urandom, release: str = "") -> EventLog:
         """A writable store in memory, otherwise like `open`: for the simulator and for tests of pure logic."""
         log = cls(sqlite3.connect(":memory:", isolation_level=None), None, clock, entropy)
         log._prepare(release)
         return log
 
     @classmethod
-    def blank(cls, path: Path, *, clock: Clock | None = None, entropy: Entropy = secrets.token_bytes) -> EventLog:
+    def blank(cls, path: Path, *, clock: Clock | None = None, entropy: Entropy = os.urandom) -> EventLog:
         """A new store at `path` with no event at all, for `events.imported` to fill while nobody else can find it.
 
         Nothing of it is durable before it is synced as a whole.
