@@ -472,6 +472,10 @@ class EventLog:
 
     # ── looking after it ──────────────────────────────────────────────────────────────────────────────────────────────
 
+    def size(self) -> int:
+        """Bytes that the store takes, its write-ahead log aside."""
+        return int(self._pragma("page_count")[0]) * int(self._pragma("page_size")[0])
+
     def quick_check(self) -> list[str]:
         """What SQLite finds damaged, a line each; empty for a sound store."""
         return [line for line in self._pragma("quick_check") if line != "ok"]

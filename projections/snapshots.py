@@ -20,7 +20,8 @@ from events.errors import StoreError
 from events.store import EventLog
 from projections.state import State
 
-EVERY = 250  # events between two snapshots
+EVERY = 250  # events between two snapshots, at least
+SHARE = 5  # all snapshots take at most one part in so many of the store: a quarter of what the events take
 
 
 @cache
@@ -86,7 +87,13 @@ def packed(state: State) -> bytes:
 
 
 def save(log: EventLog, state: State) -> None:
-    """Keep a snapshot of `state` if the newest is more than EVERY events behind. For writers, after their work."""
-    found = log.load_snapshot(version(), state.position)
-    if state.position - (found[0] if found else 0) > EVERY:
-        log.save_snapshot(version(), state.position, packed(state))
+    """Keep a snapshot of `state` if the newest is more than EVERY events behind. For writers, after their work.
+
+    Where states are large they are kept more rarely: snapshots stay within a quarter of what the events take.
+    """
+    position, newest = log.load_snapshot(version(), state.position) or (0, b"")
+    behind = state.position - position
+    if behind > EVERY:
+        room = behind * log.size() // (SHARE * state.position)
+        if len(newest) <= room and len(state_now := packed(state)) <= room:  # the newest tells, without any packing
+            log.save_snapshot(version(), state.position, state_now)

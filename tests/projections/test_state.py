@@ -30,7 +30,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from events import envelope, lifecycle, upcast
-from events.catalog import NoticeSent
+from events.catalog import LockAcquired, NoticeSent
 from events.envelope import Event, to_micros
 from events.errors import StoreError
 from events.store import EventLog
@@ -284,3 +284,20 @@ def test_a_transaction_begins_where_others_left_the_log(journal: Journal, tmp_pa
         assert entry.state.position == new
         assert entry.append(NoticeSent(kind="ours"), actor="test").position == new + 1
     assert other.refresh().position == new + 1
+
+
+def test_snapshots_take_no_more_than_their_part_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "EVERY", 10)
+    journal = Journal(EventLog.open(tmp_path / "loop.db"))
+    for number in range(900):
+        with journal.transaction() as entry:
+            entry.append(LockAcquired(key=f"key-{number}", token=number + 1), actor="test", session=f"s{number}")
+        journal.save_snapshot()
+    rows = journal.log._rows("SELECT length(state) FROM snapshots ORDER BY position")
+    of_snapshots = sum(size for (size,) in rows)
+    of_events = journal.log.size() - of_snapshots
+    assert len(rows) > 5
+    assert rows[-1][0] > 5_000, "with states so large, one every ten events would be several times the log"
+    assert of_snapshots <= of_events / 3, "a quarter, but in so small a store the empty tables count, too"
