@@ -138,6 +138,8 @@ class History:
     now: int
     before: int
     """Where the window before begins; `begin` where the log has none."""
+    window: int
+    """As the State counts it: what was asked for, though the log may be younger."""
     state: State
     locks: int
     violations: int
@@ -147,22 +149,24 @@ class History:
     idle: Idle
 
     @property
-    def window(self) -> int:
-        return max(self.now - self.begin, 1)
+    def length(self) -> int:
+        return self.now - self.begin
 
 
 def history(log: EventLog, *, upto: int, now: int, span: int) -> History:
     """Walk the `span` microseconds before `now`, up to position `upto`, from the newest snapshot before them."""
-    begin = now - span if span <= EXACT else (now - span) // HOUR * HOUR
+    nominal = now - span if span <= EXACT else (now - span) // HOUR * HOUR
+    last = nominal if span <= EXACT else nominal - 1  # not in it: the fold counts an hour whole, exact starts after
     first = log.at(min(log.base().position + 1, upto)).at  # of the log
     known = now if first is None else to_micros(first)
-    before = begin - (now - begin)
-    begin = min(max(begin, known), now)
-    base = min(upto, log.position_at(to_text(max(begin - 1, 0))))
+    begin = min(max(nominal, known), now)
+    before = min(max(2 * nominal - now, known), begin)
+    base = min(upto, log.position_at(to_text(max(last, 0))))
     found = History(
         begin=begin,
         now=now,
-        before=min(max(before, known), begin),
+        before=before,
+        window=now - nominal,
         state=snapshots.load(log, base),
         locks=0,
         violations=0,
@@ -171,7 +175,7 @@ def history(log: EventLog, *, upto: int, now: int, span: int) -> History:
         owed={},
         idle=Idle(since=begin),
     )
-    start = min(base, log.position_at(to_text(max(found.before - 1, 0))))
+    start = min(base, log.position_at(to_text(max(last - (now - nominal), 0))))
     for event in log.events_of(TALLIED, start, base):
         found.tally_before.see(event)
     _walk(found, log, base, upto)

@@ -23,6 +23,12 @@ HOUR_MICROS = 3_600_000_000
 
 Line = dict[str, Any]
 
+ABOUT: dict[str, dict[bool | None, str]] = {
+    "over_allocation": {False: "somebody has over 2 times its target", None: "not enough starts to judge every ratio"},
+    "neglected": {False: "neglected work was not started", None: "that neglect is served is not shown"},
+}
+"""What a distribution must show beside its hours, and how it reads where it does not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -49,7 +55,7 @@ def report(log: EventLog, *, upto: int, now: int, span: int) -> dict[str, Any]:
         "as_of": as_of(upto, to_text(now)),
         "data": {
             "from": to_text(found.begin),
-            "hours": _hours(found.window),
+            "hours": _hours(found.length),
             "sessions": found.tally.started.total(),
             "measured_hours": _hours(found.idle.measured),
             "hours_before": _hours(found.begin - found.before),
@@ -206,7 +212,7 @@ def _output(found: History) -> Answer:
     settings = {} if config is None else config["categories"]
     maintenance = [name for name, each in settings.items() if each["maintenance"]]
     now, before = found.tally, found.tally_before
-    hours = (found.window / HOUR_MICROS, (found.begin - found.before) / HOUR_MICROS)
+    hours = (found.length / HOUR_MICROS, (found.begin - found.before) / HOUR_MICROS)
 
     def compared(count: int, earlier: int) -> RateRatio | None:
         return rate_ratio(count, hours[0], earlier, hours[1])
@@ -305,9 +311,8 @@ def _distribution(found: History, answers: dict[str, Answer]) -> Answer:
     hours = found.idle.measured / HOUR_MICROS
     enough = True if hours >= MEASURED_HOURS else None
     parts = [f"{hours:.1f} of {MEASURED_HOURS} to {2 * MEASURED_HOURS} hours measured"]
-    about = ("over_allocation", "neglected")
-    parts += [f"{name.replace('_', '-')}: {answers[name].detail}" for name in about if not answers[name].ok]
-    return _rung(_all([enough, *(answers[name].ok for name in about)]), "; ".join(parts))
+    parts += [words[answers[name].ok] for name, words in ABOUT.items() if not answers[name].ok]
+    return _rung(_all([enough, *(answers[name].ok for name in ABOUT)]), "; ".join(parts))
 
 
 def _percent(rate: float) -> str:

@@ -35,6 +35,7 @@ RUNGS = {
 }
 MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("?", "yellow")}
 BAR = 24  # columns of a bar; the target stands in its middle, so that a full one has twice its target
+REASONS_SHOWN = 5
 REASONS = {"no_pass": "no pass looked at it", "invalid_config": "the config was invalid"}
 
 
@@ -77,7 +78,7 @@ def _head(found: Mapping[str, Any]) -> Text:
 
     data, as_of = found["data"], found["as_of"]
     text = Text.assemble(("report ", "bold"), f"{data['hours']:.1f} h, {data['sessions']} sessions")
-    text.append(f"   {local(data['from'], as_of['at'])} to {local(as_of['at'])}, position {as_of['position']}", "dim")
+    text.append(f"   since {local(data['from'])}, position {as_of['position']}", "dim")
     return text
 
 
@@ -142,6 +143,9 @@ def _idle(found: Mapping[str, Any]) -> Iterator[Text]:
         yield Text("idle slots: no data, no decision was made")
         return
     yield Text(f"idle {total:.1f} of {found['slot_hours']:.1f} slot-hours", "bold")
-    for reason, hours in found["idle_slot_hours"].items():
+    reasons = list(found["idle_slot_hours"].items())
+    for reason, hours in reasons[:REASONS_SHOWN]:
         text = REASONS.get(reason) or idle(reason)
-        yield Text(f" {hours:7.1f}  {clean(reason)}: {clean(text)}" if text != reason else f" {hours:7.1f}  {reason}")
+        yield Text(f" {hours:7.1f}  {clean(reason)}" + (f": {clean(text)}" if text != reason else ""))
+    if rest := reasons[REASONS_SHOWN:]:
+        yield Text(f" {sum(hours for _, hours in rest):7.1f}  for {len(rest)} more reasons", "dim")
