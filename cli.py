@@ -372,6 +372,21 @@ def backends(at: At = None, json: Json = False) -> None:
     raise typer.Exit(run(home().db, at=at, as_json=json))
 
 
+@app.command(rich_help_panel=DAILY)
+def report(
+    since: Annotated[str | None, typer.Option("--since", help="Since: 48h (the default), or a time.")] = None,
+    at: At = None,
+    json: Json = False,
+) -> None:
+    """Is it ready for more slots: five questions with what the data show, and which rung holds it back.
+
+    Example: loop report --since 48h
+    """
+    from loop.commands.report import run
+
+    raise typer.Exit(run(home().db, since=since, at=at, as_json=json))
+
+
 # ── control ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
