@@ -1,4 +1,4 @@
-"""The config that a simulation decides under: a project's, a file's or the workload's own, with what is to be otherwise.
+"""The config that a simulation decides under: a project's, a file's or the workload's own, with changes on top.
 
 Commands in it are never run, and prompts never read: each is replaced by a word that says so.
 """
@@ -22,7 +22,10 @@ _UNUSED = ("prompt", "prompt_file", "env", "env_file", "before", "after", "cwd")
 
 
 def settings(file: Path | None, workload: Workload, changes: Iterable[str]) -> Config:
-    """The config in `file`, or the workload's own; `changes` are like `loop.slots=8`. Raises ConfigError, UsageError."""
+    """The config in `file`, or the workload's own; `changes` are like `loop.slots=8`.
+
+    Raises ConfigError and UsageError.
+    """
     if file is not None:
         path, tables = file, read_toml(file)
     elif workload.config is not None:

@@ -65,8 +65,7 @@ class World:
         self._models = {name: workload.of(name) for name in config.categories}
         self._sessions = {name: stream(seed, "session", name) for name in config.categories}
         self._supply = {
-            name: supply(model.work, stream(seed, "work", name), start)
-            for name, model in self._models.items()
+            name: supply(model.work, stream(seed, "work", name), start) for name, model in self._models.items()
         }
         pools = {config.pool_of(name) for name in config.backends}
         self._outages: dict[str, Spells | Always] = {
