@@ -76,6 +76,7 @@ class World:
         self._pids = FIRST_PID
         self._order = 0  # of two things at one instant the one first planned comes first
         self._running: dict[str, Running] = {}
+        self._gone: dict[str, Running] = {}  # by a crash, which nobody has noticed yet
         self._ahead: list[tuple[int, int, str, Callable[[], None]]] = []
         self._plan_fire(start - 1)
         if self._crashes.until < 2**62:
@@ -235,6 +236,7 @@ class World:
     def _crash(self) -> None:
         """The machine goes down with all its sessions; nobody notices before it is up again."""
         self._crashes.at(self.clock.time)
+        self._gone, self._running = self._running, {}
         self._plan(self._crashes.until, "boot", self._boot)
 
     def _boot(self) -> None:
@@ -242,7 +244,7 @@ class World:
         self._crashes.at(self.clock.time)
         self._plan(self._crashes.until, "crash", self._crash)
         self.begin()
-        gone, self._running = self._running, {}
+        gone, self._gone = self._gone, {}
         for running in gone.values():
             lost = SessionLost(why="reboot")
             ingest.append_end(self._now(), self._files(running, None), [lost], how="lost")

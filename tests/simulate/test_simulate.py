@@ -207,7 +207,7 @@ def test_two_configs_are_compared_on_the_same_seeds(tmp_path: Path) -> None:
     text = SMALL[SMALL.index("[config.loop]") :].replace("config.", "")
     (tmp_path / "a.toml").write_text(text)
     (tmp_path / "b.toml").write_text(text.replace("slots = 2", "slots = 2\nmax_starts_per_hour = 1"))
-    words = ("simulate", "--compare", "a.toml", "b.toml", "--days", "0.5", "--runs", "3")
+    words = ("simulate", "--compare", "a.toml", "b.toml", "--days", "0.5", "--runs", "6")
     done = loop(*words, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = {line["name"]: line for line in json.loads(done.stdout)["figures"]}
