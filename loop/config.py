@@ -269,6 +269,7 @@ class Config:
         assert command is not None, f"{category} on {backend} has no command; reading the config checks that"
         return command
 
+    @lru_cache(1024)  # noqa: B019 - asked for at every grant, and a pass has one config
     def session_of(self, category: str) -> SessionSettings:
         own, base = self.categories[category], self.session
         env_file = own.env_file or base.env_file

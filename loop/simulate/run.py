@@ -65,7 +65,8 @@ def simulate(
         raise RefusedError(f"{db} is there already, and a simulation never touches a store", "name a new directory")
     clock = ToldClock(START)
     selector = modelled(workload, config, seed, START)
-    log = EventLog.open(db, clock=clock, entropy=stream(seed, "salt").randbytes, release=__version__)
+    entropy = stream(seed, "salt").randbytes
+    log = EventLog.open(db, clock=clock, entropy=entropy, release=__version__, bulk=True)
     try:
         journal = Journal(log)
         world = World(config, workload, seed, selector, clock, journal.refresh())
