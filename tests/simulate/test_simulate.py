@@ -273,3 +273,10 @@ def test_an_unknown_workload_names_the_shipped_ones() -> None:
     with pytest.raises(UsageError, match="no workload is named 'flet'") as error:
         find("flet")
     assert "fleet, monitoring" in error.value.hint
+
+
+def test_the_workload_of_the_docs_is_valid(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "simulate.md").read_text("utf-8")
+    file = tmp_path / "docs.toml"
+    file.write_text(page.split("```toml\n")[1].split("```")[0])
+    assert load(file).categories["code"].liking == 2.0
