@@ -372,6 +372,21 @@ def backends(at: At = None, json: Json = False) -> None:
     raise typer.Exit(run(home().db, at=at, as_json=json))
 
 
+@app.command(rich_help_panel=DAILY)
+def report(
+    since: Annotated[str | None, typer.Option("--since", help="Since: 48h (the default), or a time.")] = None,
+    at: At = None,
+    json: Json = False,
+) -> None:
+    """Is it ready for more slots: five questions with what the data show, and which rung holds it back.
+
+    Example: loop report --since 48h
+    """
+    from loop.commands.report import run
+
+    raise typer.Exit(run(home().db, since=since, at=at, as_json=json))
+
+
 # ── control ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -699,6 +714,55 @@ def doctor(
     except ConfigError as error:
         problem = error
     raise typer.Exit(run(found, fix=fix, as_json=json, error=problem))
+
+
+@app.command(rich_help_panel=SETUP)
+def simulate(
+    days: Annotated[float, typer.Option("--days", help="How long, in simulated days.")] = 14.0,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed, the same log.")] = 1,
+    slots: Annotated[int | None, typer.Option("--slots", metavar="N", help="With so many slots.")] = None,
+    policy: Annotated[str | None, typer.Option("--policy", help="Under this policy.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With allocation.max_ratio=1.5; again.")
+    ] = None,
+    workload: Annotated[
+        str | None, typer.Option("--workload", metavar="FILE|NAME", help="fleet (the default), monitoring, or yours.")
+    ] = None,
+    into: Annotated[Path | None, typer.Option("--into", metavar="DIR", help="Keep its store, in this place.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option("--compare", metavar="A.toml B.toml", help="Two configs, same seeds.")
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, max=1000, help="How many pairs of seeds.")] = 10,
+    json: Json = False,
+) -> None:
+    """What these slots, that policy or this weight would do: the same rules on a virtual clock, with modelled sessions.
+
+    Nothing of the project is touched, and no command is run. Without a project the workload brings a config.
+
+    Example: loop simulate --days 30 --slots 8 --policy fair
+    """
+    from events.errors import UsageError
+    from loop.commands import simulate as simulation
+    from loop.home import ConfigMissing
+
+    wanted = [] if slots is None else [f"loop.slots={slots}"]
+    wanted += [] if policy is None else [f'loop.policy="{policy}"']
+    wanted += changes or []
+    if compare is not None:
+        if into is not None:
+            raise UsageError("--into keeps one store, and --compare makes many", "leave one of them out")
+        raise typer.Exit(
+            simulation.compare(compare, workload, changes=wanted, days=days, seed=seed, runs=runs, as_json=json)
+        )
+    found: Home | None = None
+    try:
+        found = home()
+    except ConfigMissing:
+        if places["config"] is not None or os.environ.get("LOOP_CONFIG"):
+            raise
+    raise typer.Exit(
+        simulation.run(found, workload, changes=wanted, days=days, seed=seed, into=into, as_json=json)
+    )
 
 
 @app.command(rich_help_panel=SETUP)

@@ -43,6 +43,8 @@ CLOCK_TOLERANCE = 2_000_000  # microseconds that the wall clock may lag behind t
 
 WAL_LIMIT = 64 << 20  # bytes; a longer write-ahead log is cut back to this once it has been written into the store
 
+BULK_CACHE = 65_536  # KiB; ids come in no order, so that their index is written all over
+
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _INSERT = f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _HEAD = "SELECT position, at, hash FROM events ORDER BY position DESC LIMIT 1"
@@ -197,8 +199,11 @@ class EventLog:
         clock: Clock | None = None,
         entropy: Entropy = os.urandom,
         release: str = "",
+        bulk: bool = False,
     ) -> EventLog:
         """The store at `path` for writing, created or migrated where needed.
+
+        With `bulk` nothing is durable before the system writes it back, for logs that can be made again: faster.
 
         Raises StoreError (no database, missing though its directory holds the traces of one, unwritable), StoreTooNew,
         StoreBusy, StoreImported (a copy for reading). Any number of processes may open a new store at once.
@@ -210,6 +215,8 @@ class EventLog:
             log = cls(connection, path, clock or SystemClock(), entropy)
             try:
                 log._prepare(release)
+                for pragma in ("synchronous = OFF", f"cache_size = -{BULK_CACHE}") if bulk else ():
+                    connection.execute(f"PRAGMA {pragma}")
                 expected = place.marked(path)
                 place.check_mark(path, expected, log.store_id)
                 if expected is None:

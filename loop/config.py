@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -231,7 +232,7 @@ class SessionSettings:
     cwd: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is its own: read again, a file may mean other paths
 class Config:
     """A whole and valid config. `path` is its file's, absolute."""
 
@@ -268,6 +269,7 @@ class Config:
         assert command is not None, f"{category} on {backend} has no command; reading the config checks that"
         return command
 
+    @lru_cache(1024)  # noqa: B019 - asked for at every grant, and a pass has one config
     def session_of(self, category: str) -> SessionSettings:
         own, base = self.categories[category], self.session
         env_file = own.env_file or base.env_file
@@ -289,11 +291,13 @@ def expanded(env: Mapping[str, str]) -> dict[str, str]:
     return {name: os.path.expanduser(value) for name, value in env.items()}
 
 
+@lru_cache(8)  # of one config, asked for at every decision
 def facts(config: Config) -> tuple[dict[str, object], dict[str, object]]:
     """The `(data, private)` of the event `loop.configured`: JSON-ready, every default expanded, durations in seconds.
 
     `data` is what views and `decide` read; `private` has commands, paths, prompts and notes. Values of `env` are
-    in neither, so a changed secret is no changed config. `data["hash"]` is over everything else in both.
+    in neither, so a changed secret is no changed config. `data["hash"]` is over everything else in both. Nobody changes
+    what this returns: everybody gets the same.
     """
     data = _data(config)
     private = _private(config)

@@ -53,7 +53,11 @@ def parse(text: str, path: Path) -> Config:
 
     Raises ConfigError, whose message begins with the path and has a line for every problem.
     """
-    tables = parse_toml(text, path)
+    return from_tables(parse_toml(text, path), path)
+
+
+def from_tables(tables: Mapping[str, object], path: Path) -> Config:
+    """The config of the tables of a file at `path`. Raises ConfigError like `parse`."""
     problems: Problems = []
     for name in tables:
         if name not in SECTIONS and name not in NAMED:
@@ -138,7 +142,7 @@ def _section(model: type[AnySection], name: str, tables: Mapping[str, object], p
     if name == "selector" and name not in tables:
         problems.append('[selector]: missing; write command = ["./selector"] or builtin = true under it')
         return None
-    return _validated(model, name, tables.get(name, {}), problems)
+    return validated(model, name, tables.get(name, {}), problems)
 
 
 def _named(
@@ -154,12 +158,13 @@ def _named(
         problem = name_problem(name)
         if problem:
             problems.append(f"[{kind}]: {problem}")
-        section = _validated(model, f"{kind}.{_shown(name) if problem else name}", table, problems)
+        section = validated(model, f"{kind}.{_shown(name) if problem else name}", table, problems)
         found[name] = None if problem else section
     return found
 
 
-def _validated(model: type[AnySection], place: str, table: object, problems: Problems) -> AnySection | None:
+def validated(model: type[AnySection], place: str, table: object, problems: Problems) -> AnySection | None:
+    """The section of `table`, or None and a line for each of its problems; `place` is its name in the file."""
     if not isinstance(table, dict):
         problems.append(f"[{place}]: a table is wanted, not {_shown(table)}")
         return None

@@ -46,6 +46,20 @@ Trigger = Literal["timer", "manual", "session_end"]
 
 
 @dataclass(frozen=True, slots=True)
+class Process:
+    """Who makes a pass: its pid, its start time (clock ticks since boot) and the boot's id."""
+
+    pid: int
+    start: int | None
+    boot: str
+
+
+def this_process() -> Process:
+    """The one that asks."""
+    return Process(os.getpid(), proc.start_time(os.getpid()), proc.boot_id())
+
+
+@dataclass(frozen=True, slots=True)
 class Fire:
     """What brings a pass: a timer with its nominal instant (microseconds), an operator, or the end of a session."""
 
@@ -100,10 +114,13 @@ class Decided:
 
 
 
-def decide_pass(entry: Writing, facts: Facts, clock: Clock) -> Decided:
-    """Append a pass, its facts, its decision and its grants; the same for a real pass and for a rehearsal of one."""
-    fire = facts.fire
-    note_clock(entry, clock)
+def decide_pass(entry: Writing, facts: Facts, clock: Clock, process: Process | None = None) -> Decided:
+    """Append a pass, its facts, its decision and its grants; the same for a real pass, a rehearsal and a simulation.
+
+    It is `process`'s, without one this process's.
+    """
+    fire, process = facts.fire, process or this_process()
+    note_clock(entry, clock, process.boot)
     if not facts.keep_config or entry.state.control["config"] is None:
         configure(entry, facts.config)
     tick = entry.tick_id()
@@ -116,9 +133,9 @@ def decide_pass(entry: Writing, facts: Facts, clock: Clock) -> Decided:
     cause = entry.append(
         TickStarted(
             trigger=fire.trigger,
-            pid=os.getpid(),
-            start=proc.start_time(os.getpid()),
-            boot=proc.boot_id(),
+            pid=process.pid,
+            start=process.start,
+            boot=process.boot,
             boottime=clock.boottime(),
             timer=timer,
             nominal=None if fire.nominal is None else to_text(fire.nominal),
@@ -242,13 +259,13 @@ def append_skip(entry: Entry, fire: Fire, reason: str, text: str | None = None) 
 
 
 
-def note_clock(entry: Writing, clock: Clock) -> None:
-    """Record `clock.stepped` where the wall clock moved against boot time since the last pass of this boot.
+def note_clock(entry: Writing, clock: Clock, boot: str) -> None:
+    """Record `clock.stepped` where the wall clock moved against boot time since the last pass of this `boot`.
 
     The tolerance grows with the time between: a clock that NTP slews (at most 500 ppm) has not stepped.
     """
     known = entry.state.control["clock"]
-    if known is None or known["boot"] != proc.boot_id():
+    if known is None or known["boot"] != boot:
         return
     elapsed = clock.boottime() - known["boottime"]
     expected = to_micros(known["at"]) + elapsed

@@ -6,13 +6,13 @@ Everything here may be shown; nothing here decides. None means *no data*, never 
 from __future__ import annotations
 
 from collections import Counter
-from functools import lru_cache
 from typing import Any
 
 from events.envelope import to_micros, to_text
 from projections import feedback, schedule
 from projections.fold import EXACT, first_hour, truncated
 from projections.foreign import Counts
+from projections.rates import upper95
 from projections.selection import GRANTED, NOT_CONSIDERED, NOT_STARTED, STARTING, Fire
 from projections.state import State
 from projections.view import cooldown_until, counted
@@ -24,34 +24,6 @@ NEGLECT = 3.0  # gap times target above which a category counts as neglected
 UNACTED = frozenset({NOT_STARTED, "voided"})  # ways in which a choice came to nothing by loop's own doing
 UNHEARD = (NOT_CONSIDERED, "not_ranked")  # what no decision can say of a category that its ranking names
 SILENT_PERIODS = 2  # periods without a fire after which nobody seems to fire any more
-
-
-@lru_cache(maxsize=1_024)
-def upper95(count: int, of: int) -> float | None:
-    """One-sided Clopper-Pearson 95 % upper bound of a rate of which `count` in `of` were seen.
-
-    The p at which seeing `count` or fewer has probability 0.05 (Clopper and Pearson 1934), by bisection.
-    """
-    if of == 0:
-        return None
-    if count >= of:
-        return 1.0
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if _binomial_cdf(count, of, middle) > 0.05:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _binomial_cdf(count: int, of: int, rate: float) -> float:
-    term = total = (1 - rate) ** of
-    for k in range(count):
-        term *= (of - k) / (k + 1) * rate / (1 - rate)
-        total += term
-    return total
 
 
 def noop(state: State) -> dict[str, Any]:
@@ -154,7 +126,6 @@ def categories(state: State, now: int, window: int | None = None) -> list[dict[s
         last = state.allocation["last_started"].get(name)
         ratio = share / target if share is not None and target else None
         enough = target is not None and target * total >= ENOUGH
-        gap = state.allocation["total"] - (last[1] if last else 0)
         cooling = cooldown_until(state, name, now)
         lines.append(
             {
@@ -167,7 +138,7 @@ def categories(state: State, now: int, window: int | None = None) -> list[dict[s
                 "entitlement": None if target is None else target * total,
                 "enough_data": enough,
                 "over_allocated": enough and ratio is not None and ratio > OVER,
-                "neglected": target is not None and supply[name] != "none" and gap * target > NEGLECT,
+                "neglected": supply[name] != "none" and owed(state, name, target) > NEGLECT,
                 "supply": supply[name],
                 "live": live[name],
                 "last_started_at": last[0] if last else None,
@@ -176,6 +147,25 @@ def categories(state: State, now: int, window: int | None = None) -> list[dict[s
             }
         )
     return lines
+
+
+def owed(state: State, name: str, target: float | None) -> float:
+    """How much of the starts since its last one would have been a category's: the gap times its target."""
+    last = state.allocation["last_started"].get(name)
+    gap = state.allocation["total"] - (last[1] if last else 0)
+    return 0.0 if target is None else gap * target
+
+
+def neglected(state: State, now: int) -> set[str]:
+    """The categories that are owed more than NEGLECT starts and are not known to be without work."""
+    config = state.control["config"]
+    if config is None:
+        return set()
+    return {
+        name
+        for name, target in targets(config).items()
+        if owed(state, name, target) > NEGLECT and feedback.supply(state, config, name, now) != "none"
+    }
 
 
 def _feedback(state: State, config: dict[str, Any], name: str, now: int) -> dict[str, Any]:

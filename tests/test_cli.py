@@ -20,7 +20,7 @@ from loop.moment import ahead, past, resolve
 ROOT = Path(__file__).resolve().parents[1]
 LOOP = [sys.executable, str(ROOT / "cli.py")]
 COMMANDS = [
-    *("status", "plan", "why", "why-not", "sessions", "tail", "log", "show", "backends"),
+    *("status", "plan", "why", "why-not", "sessions", "tail", "log", "show", "backends", "report"),
     *("verify", "replay", "diff", "when", "step", "export", "import"),
     *("run", "tick", "start", "pause", "resume", "drain", "stop"),
     *("init", "doctor", "demo", "config check", "config show"),

@@ -22,7 +22,7 @@ from events.catalog import (
     SessionWarned,
 )
 from events.envelope import to_micros, to_text
-from loop.journal import Entry, Journal
+from loop.journal import Journal, Writing
 from loop.sessions import outcome, rundir
 from projections.sessions import Live
 
@@ -97,7 +97,7 @@ def _is_new(note: rundir.Note, live: Live) -> bool:
     return live["stopping"] != note["why"]
 
 
-def progress(entry: Entry, files: Files, live: Live) -> None:
+def progress(entry: Writing, files: Files, live: Live) -> None:
     """The start and the shim's notes, where the log lacks them."""
     started = files.started
     if live["status"] == "requested" and (started is not None or _worker_ran(files)):
@@ -143,7 +143,11 @@ def end_events(files: Files, exit: rundir.ExitFile, held: dict[str, Interval]) -
         key = next((key for key in files.spec["keys"] if key not in held), files.spec["keys"][0])
         refused = LockRefused(key=key, token=files.spec["token"], reason=error["code"], text=error["text"][:4000])
         return [refused, failed]
-    verdict = _verdict(files, exit)
+    return judged(files, exit, _verdict(files, exit), held)
+
+
+def judged(files: Files, exit: rundir.ExitFile, verdict: outcome.Verdict, held: dict[str, Interval]) -> list[Payload]:
+    """The end of a worker that ran, of which this is the verdict, and what follows from it; no locks yet."""
     resets_at = _time(verdict.resets_at)
     ended = SessionEnded.model_validate(
         {
@@ -173,7 +177,7 @@ def end_events(files: Files, exit: rundir.ExitFile, held: dict[str, Interval]) -
     return [ended, BackendLimited(pool=files.spec["pool"], until=resets_at, source="session")]
 
 
-def append_end(entry: Entry, files: Files, ends: list[Payload], *, how: str) -> None:
+def append_end(entry: Writing, files: Files, ends: list[Payload], *, how: str) -> None:
     """Append the end and the release of every key the session was granted."""
     first: int | None = None
     for payload in ends:
@@ -212,7 +216,7 @@ def _time(text: str | None) -> str | None:
     return None if text is None else to_text(to_micros(text))
 
 
-def _append(entry: Entry, files: Files, payload: Payload, cause: int | None = None) -> int:
+def _append(entry: Writing, files: Files, payload: Payload, cause: int | None = None) -> int:
     spec = files.spec
     return entry.append(
         payload,

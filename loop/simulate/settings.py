@@ -1,0 +1,74 @@
+"""The config that a simulation decides under: a project's, a file's or the workload's own, with changes on top.
+
+Commands in it are never run, and prompts never read: each is replaced by a word that says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from events.errors import ConfigError, UsageError
+from loop.config import Config
+from loop.config_file import from_tables
+from loop.home import read_toml
+from loop.simulate.workload import Workload
+
+NOT_RUN = ["simulated"]
+_UNUSED = ("prompt", "prompt_file", "env", "env_file", "before", "after", "cwd")
+
+
+def settings(file: Path | None, workload: Workload, changes: Iterable[str]) -> Config:
+    """The config in `file`, or the workload's own; `changes` are like `loop.slots=8`.
+
+    Raises ConfigError and UsageError.
+    """
+    if file is not None:
+        path, tables = file, read_toml(file)
+    elif workload.config is not None:
+        path, tables = workload.path, copy.deepcopy(dict(workload.config))
+    else:
+        raise ConfigError(
+            f"no loop.toml here, and the workload {workload.path} has no [config] of its own",
+            "run it in a project, write a [config], or take a shipped workload: --workload fleet",
+        )
+    for change in changes:
+        _change(tables, change)
+    return from_tables(_harmless(tables), path)
+
+
+def _change(tables: dict[str, Any], change: str) -> None:
+    """Set one dotted key. What is no TOML value is a string, so that nobody must quote twice."""
+    key, equals, text = change.partition("=")
+    names = [name.strip() for name in key.split(".")]
+    if not equals or len(names) < 2 or not all(names):
+        raise UsageError(f"--set {change}: no key and value", "write it like --set allocation.max_ratio=1.5")
+    place = tables
+    for name in names[:-1]:
+        place = place.setdefault(name, {})
+        if not isinstance(place, dict):
+            raise UsageError(f"--set {change}: {name} is no table", "see the keys: loop config show")
+    try:
+        place[names[-1]] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        place[names[-1]] = text
+
+
+def _harmless(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables without anything to run or to read; where there was a command there is NOT_RUN."""
+    found = copy.deepcopy(dict(tables))
+    sections = [found.get("session"), found.get("selector"), found.get("loop")]
+    for kind in ("categories", "backends"):
+        if isinstance(named := found.get(kind), dict):
+            sections += named.values()
+    for section in sections:
+        if isinstance(section, dict):
+            for key in _UNUSED:
+                section.pop(key, None)
+            for key in ("command", "gate"):
+                if isinstance(section.get(key), list):
+                    section[key] = NOT_RUN
+    return found
