@@ -130,9 +130,13 @@ class HostConfig(_Part):
 
 
 class LoopConfigured(Payload):
-    """The effective config, whenever it differs from the one in force; defaults written out, times in seconds."""
+    """The effective config, whenever it differs from the one in force; defaults written out, times in seconds.
+
+    `red_rungs`: where it raises `slots`, the rungs of the readiness ladder that were red then; no decision reads them.
+    """
 
     type = "loop.configured"
+    version = 2
     hash: str
     slots: int
     every: float | None
@@ -150,6 +154,7 @@ class LoopConfigured(Payload):
     host: HostConfig
     categories: dict[str, CategoryConfig]
     backends: dict[str, BackendConfig]
+    red_rungs: list[str] = []
     settings: PrivateJson
 
 

@@ -24,7 +24,13 @@ def _no_observation(data: Json) -> Json:
     return {"foreign": None, **data}
 
 
+def _no_rungs(data: Json) -> Json:
+    """Before slots that were raised under a red rung were recorded."""
+    return {**data, "red_rungs": []}
+
+
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
+    ("loop.configured", 1): _no_rungs,
     ("fanout.decided", 1): _without_ledger,
     ("lock.acquired", 1): _no_observation,
 }

@@ -45,6 +45,7 @@ from loop.passes import (
     is_used,
     placeholders,
     preview,
+    raises_slots,
 )
 from loop.sessions import ingest, locks, proc, rundir, start
 from loop.sessions.reconcile import reconcile
@@ -124,7 +125,7 @@ class Loop:
         """
         fire = Fire("session_end", ended=session)
         config = self._config(fire)
-        observed = Facts(fire, config, host=measure(config))
+        observed = Facts(fire, config, host=measure(config), red_rungs=self._red_rungs(config))
         with self.journal.transaction() as entry:
             if session in entry.state.control["served"]:
                 return Result(None, skipped="used")
@@ -175,11 +176,20 @@ class Loop:
     def _observe(self, fire: Fire, config: Config) -> Facts:
         """Selector and gates at the same time, and the host; by hand only the host, which binds then too."""
         if fire.start is not None:
-            return Facts(fire, config, host=measure(config))
+            return Facts(fire, config, host=measure(config), red_rungs=self._red_rungs(config))
         seen = preview(self.journal, config, self.clock)
         with asking(config, self.environ, dry_run=False) as gates:
             selection = ask_selector(config, seen, self.environ, dry_run=False)
-        return Facts(fire, config, selection, gates, measure(config))
+        return Facts(fire, config, selection, gates, measure(config), self._red_rungs(config))
+
+    def _red_rungs(self, config: Config) -> tuple[str, ...]:
+        """What is red as this config raises `slots`, for the log; nothing is decided on it."""
+        state = self.journal.refresh()
+        if not raises_slots(state, config):
+            return ()
+        from loop.report import red_rungs  # seldom needed, and every pass would wait for it
+
+        return tuple(red_rungs(self.journal.log, upto=state.position, now=self.clock.now()))
 
     # ── starting ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -80,6 +81,8 @@ class Facts:
     selection: Selection | None = None
     gates: Answers = field(default_factory=dict)
     host: HostMeasured | None = None
+    red_rungs: tuple[str, ...] = ()
+    """The rungs of the readiness ladder that are red although the config raises `slots`."""
     keep_config: bool = False
     """Decide under the config that the log has in force (`plan --at`), not under this one."""
 
@@ -122,7 +125,7 @@ def decide_pass(entry: Writing, facts: Facts, clock: Clock, process: Process | N
     fire, process = facts.fire, process or this_process()
     note_clock(entry, clock, process.boot)
     if not facts.keep_config or entry.state.control["config"] is None:
-        configure(entry, facts.config)
+        configure(entry, facts.config, facts.red_rungs)
     tick = entry.tick_id()
     missed = 0
     timer = None
@@ -163,12 +166,18 @@ def decide_pass(entry: Writing, facts: Facts, clock: Clock, process: Process | N
     return Decided(tick, event.position, decision, inputs_of(entry.state, seen, decision), grants, seen)
 
 
-def configure(entry: Writing, config: Config) -> None:
-    """Append `loop.configured` where the config differs from the one in force."""
+def configure(entry: Writing, config: Config, red_rungs: Sequence[str] = ()) -> None:
+    """Append `loop.configured` where the config differs from the one in force, with what is red as `slots` rises."""
     data, private = facts(config)
     known = entry.state.control["config"]
     if known is None or known["hash"] != data["hash"]:
-        entry.append(LoopConfigured.model_validate({**data, "settings": private}), actor=ACTOR)
+        entry.append(LoopConfigured.model_validate({**data, "red_rungs": red_rungs, "settings": private}), actor=ACTOR)
+
+
+def raises_slots(state: State, config: Config) -> bool:
+    """Whether the config gives more slots than the one in force."""
+    known = state.control["config"]
+    return known is not None and config.loop.slots > known["slots"]
 
 
 def preview(journal: Journal, config: Config, clock: Clock) -> View:

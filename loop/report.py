@@ -20,6 +20,7 @@ from projections.rates import RateRatio, lower95, rate_ratio, sample_under, uppe
 NEAR_ZERO = 0.05  # a rate whose upper bound is below this counts as near zero
 MEASURED_HOURS = 24  # of decisions that follow each other, before a distribution counts as measured
 HOUR_MICROS = 3_600_000_000
+SPAN = 48 * HOUR_MICROS  # that is looked at before more slots are given
 
 Line = dict[str, Any]
 
@@ -72,9 +73,13 @@ def report(log: EventLog, *, upto: int, now: int, span: int) -> dict[str, Any]:
     }
 
 
-def red_rungs(report: dict[str, Any]) -> list[str]:
-    """The rungs that the data show to be broken; what they cannot show is not among them."""
-    return [rung["name"] for rung in report["ladder"] if rung["ok"] is False and rung["name"] != "more_slots"]
+def red_rungs(log: EventLog, *, upto: int, now: int) -> dict[str, str]:
+    """Rung -> what is wrong, for those below more slots that the last SPAN shows to be broken.
+
+    What the data cannot show is not red.
+    """
+    ladder = report(log, upto=upto, now=now, span=SPAN)["ladder"]
+    return {rung["name"]: rung["detail"] for rung in ladder if rung["ok"] is False and rung["name"] != "more_slots"}
 
 
 def _hours(time: int) -> float:

@@ -23,7 +23,7 @@ from loop.journal import Rehearsal
 from loop.moment import Moment, resolve
 from loop.observe import Selection, ask_selector, interpret
 from loop.output import as_of, clean, console, message, print_json
-from loop.passes import Decided, Facts, Fire, configure, decide_pass
+from loop.passes import Decided, Facts, Fire, configure, decide_pass, raises_slots
 from projections import schedule
 from projections.state import State
 from projections.view import view
@@ -51,10 +51,10 @@ def plan(
             log.refuse_imported()
         moment = resolve(log, at)
         state = moment.state(log)
+        config = load(home.config)
+        notes = [*warnings(config), *_raising(log, state, moment, config)]
     finally:
         log.close()
-    config = load(home.config)
-    notes = warnings(config)
     if recorded or at is not None:
         rehearsed, observed = _recorded(state, moment, config, at is not None)
     else:
@@ -85,6 +85,17 @@ def plan(
     if selection["rejected"]:
         return 3
     return WOULD_START if exit_code and decision["chosen"] else 0
+
+
+def _raising(log: EventLog, state: State, moment: Moment, config: Config) -> list[str]:
+    """A warning for each rung of the readiness ladder that is red while the config raises `slots`."""
+    if not raises_slots(state, config):
+        return []
+    from loop.report import red_rungs
+
+    found = red_rungs(log, upto=moment.position, now=moment.now)
+    rise = f"loop.slots rises to {config.loop.slots} while"
+    return [f"{rise} {name.replace('_', ' ')} is red: {detail} (loop report)" for name, detail in found.items()]
 
 
 def _observed(

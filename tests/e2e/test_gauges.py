@@ -9,6 +9,9 @@ import sys
 import pytest
 from e2e_project import ROOT, Project
 
+from events.catalog import ViolationDetected
+from events.store import EventLog
+
 TIER_1 = {"tier": 1, "selected": {"id": "t1", "category": "research"}, "alternatives": [{"category": "news"}]}
 
 # Each fault is a few lines of a loop that has it; what runs then is `loop tick`.
@@ -126,3 +129,22 @@ def test_each_loss_has_its_reason(fleet: Project) -> None:
     assert (selection["granted"], selection["ignored"]) == ({"count": 1, "of": 4}, 0)
     assert selection["intent_lost"] == 2
     assert "2 rejected, 1 not allowed" in fleet.loop("status").stdout
+
+
+def test_raising_slots_under_a_red_rung_warns_and_is_recorded_and_goes_through(fleet: Project) -> None:
+    """The violation is planted; a rung that nobody can judge yet is no reason to warn."""
+    tick(fleet)
+    fleet.settle()
+    fleet.edit("slots = 2", "slots = 3")
+    assert "is red" not in fleet.loop("plan").stderr
+    tick(fleet)
+    fleet.settle()
+    with EventLog.open(fleet.db).transaction() as transaction:
+        transaction.append(ViolationDetected(kind="test", key="code", token=1), actor="test")
+    fleet.edit("slots = 3", "slots = 4")
+    assert "loop.slots rises to 4 while lock safety is red: 1 of " in " ".join(fleet.loop("plan").stderr.split())
+    assert any("lock safety is red" in warning for warning in fleet.json("plan")["selection"]["warnings"])
+    tick(fleet)
+    assert fleet.status()["slots"]["capacity"] == 4
+    configured = [event.data for event in EventLog.read(fleet.db).events_of(["loop.configured"])]
+    assert [(data["slots"], data["red_rungs"]) for data in configured] == [(2, []), (3, []), (4, ["lock_safety"])]
