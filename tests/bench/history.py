@@ -30,6 +30,7 @@ from loop.journal import Journal
 from loop.observe import Selection, interpret
 from loop.passes import ACTOR, Facts, Fire, Grant, append_skip, decide_pass
 from loop.sessions import ingest, rundir
+from loop.simulate.clock import ToldClock
 from projections.view import restraints
 from tests.bench.measure import connect, progress
 
@@ -51,25 +52,6 @@ OUTCOMES: tuple[tuple[int, int, dict[str, Any] | None], ...] = (  # weight, exit
     (8, 1, None),
     (3, 0, {"outcome": "limited", "summary": "The quota is used up."}),
 )  # fmt: skip
-
-
-class ToldClock:
-    """A clock that stands still until it is told the time (microseconds)."""
-
-    def __init__(self, time: int) -> None:
-        self.time = time
-
-    def now(self) -> int:
-        return self.time
-
-    def boottime(self) -> int:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time / 1e6
-
-    def sleep(self, seconds: float) -> None:
-        self.time += round(seconds * 1e6)
 
 
 @cache

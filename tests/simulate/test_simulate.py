@@ -194,6 +194,18 @@ def test_a_project_is_read_and_nothing_of_it_is_run_or_written(tmp_path: Path) -
     assert "figures for triage" in done.stderr
 
 
+def test_no_command_and_no_prompt_of_a_project_gets_as_far_as_the_simulation(tmp_path: Path) -> None:
+    file = tmp_path / "loop.toml"
+    file.write_text(
+        '[selector]\ncommand = ["rm"]\n[session]\nbefore = ["rm"]\n[backends.b]\ncommand = ["rm"]\nenv = { KEY = "x" }\n'
+        '[categories.own]\ncommand = ["rm"]\ngate = ["rm"]\nprompt_file = "missing.md"\n'
+    )
+    found = settings(file, workload(tmp_path), ())
+    own, backend = found.categories["own"], found.backends["b"]
+    assert {found.selector.command, own.command, own.gate, backend.command} == {("simulated",)}
+    assert (own.prompt_file, found.session.before, backend.env) == (None, None, {})
+
+
 def test_more_slots_are_more_sessions_at_once(tmp_path: Path) -> None:
     one, two = (
         json.loads(loop("simulate", "--json", "--days", "1", "--slots", slots, cwd=tmp_path).stdout)["simulated"]
