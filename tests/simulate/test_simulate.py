@@ -197,7 +197,8 @@ def test_a_project_is_read_and_nothing_of_it_is_run_or_written(tmp_path: Path) -
 def test_no_command_and_no_prompt_of_a_project_gets_as_far_as_the_simulation(tmp_path: Path) -> None:
     file = tmp_path / "loop.toml"
     file.write_text(
-        '[selector]\ncommand = ["rm"]\n[session]\nbefore = ["rm"]\n[backends.b]\ncommand = ["rm"]\nenv = { KEY = "x" }\n'
+        '[selector]\ncommand = ["rm"]\n[session]\nbefore = ["rm"]\n'
+        '[backends.b]\ncommand = ["rm"]\nenv = { KEY = "x" }\n'
         '[categories.own]\ncommand = ["rm"]\ngate = ["rm"]\nprompt_file = "missing.md"\n'
     )
     found = settings(file, workload(tmp_path), ())
