@@ -139,6 +139,12 @@ def tick_skipped(state: Control, event: Event) -> None:
 
 def operator_requested(state: Control, event: Event) -> None:
     data = event.data
+    if data["action"] == "timer_install":
+        state["awaited"] = event.at
+        return
+    if data["action"] == "timer_remove":
+        state["awaited"] = None if state["controller"] is None else state["awaited"]
+        return
     state["request"] = Request(
         tick=event.tick,
         action=data["action"],

@@ -1,8 +1,8 @@
-"""When a timer has to wake the loop: a pattern of UTC that holds every nominal instant of the schedule, and perhaps more.
+"""When a timer has to wake the loop: a pattern of UTC with every nominal instant of the schedule, and perhaps more.
 
-A wake at a used instant is a fire that does nothing, so that a pattern may be too rich, but never too poor. Where systemd
-or cron can say the schedule itself, the pattern is exact. It is always in UTC: what a zone does to its clocks is then
-settled by `projections.schedule` alone, and by nobody else in another way.
+A wake at a used instant is a fire that does nothing, so that a pattern may be too rich, but never too poor. Where
+systemd or cron can say the schedule itself, the pattern is exact. It is always in UTC: what a zone does to its clocks
+is then settled by `projections.schedule` alone, and by nobody else in another way.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def test_systemd_reads_the_pattern_as_it_is_meant(schedule: dict[str, Any]) -> N
     assert len(read) == 40
     moments = [int(moment.timestamp()) * SECOND for moment in read]
     assert all(holds(pattern, moment) for moment in moments)
-    expected = [fire for fire in instants(schedule, NOW, moments[-1] + 1)]
+    expected = instants(schedule, NOW, moments[-1] + 1)
     assert set(expected) <= set(moments)
     if pattern.exact:
         assert moments == expected
