@@ -21,6 +21,8 @@ from loop.timer.wakes import Wakes
 
 MARKER = "# Written by `loop timer install`, which overwrites and removes only files that begin with this line."
 LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
+UNSAFE = frozenset("\"'\\")  # what systemd refuses in the path of a program, however it is quoted
+SHELL = ("/bin/sh", "-c", 'exec "$0" "$@"')  # which takes it as an argument
 NAME_KEPT = 24  # letters of the directory's name in the name of its units
 
 
@@ -63,6 +65,7 @@ class Timer:
         return f"{self.wakes.crontab(offset)}  {command.replace('%', chr(92) + '%')}"  # % ends a crontab's command
 
     def _service(self) -> str:
+        through = SHELL if UNSAFE & set(self.program[0]) else ()
         return f"""{MARKER}
 
 [Unit]
@@ -72,7 +75,7 @@ StartLimitIntervalSec=0
 
 [Service]
 Type=oneshot
-ExecStart=:{" ".join(map(quoted, self.argv))}
+ExecStart=:{" ".join(map(quoted, [*through, *self.argv]))}
 Environment={quoted(f"PATH={self.path}")}
 # The sessions of a fire outlive it, and stopping this unit is not to stop them.
 KillMode=process
