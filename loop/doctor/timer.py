@@ -101,7 +101,7 @@ def _cgroup(home: Home, environ: Mapping[str, str], state: State | None) -> Chec
     problems = [f"{id} is in {words}" for id, place in places.items() if id not in ours and (words := risk(place))]
     if problems:
         return Check("cgroup", "warn", listed(problems, "\n"), "those that the timer unit starts are in its own cgroup")
-    return Check("cgroup", "ok", f"{len(places)} sessions looked at: nothing that ends takes one with it")
+    return Check("cgroup", "ok", f"looked at {listed(places)}: the end of nothing else ends them")
 
 
 def cgroup_of(pid: int | None) -> str | None:
