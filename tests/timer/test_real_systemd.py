@@ -1,8 +1,7 @@
 """The units under a real `systemd --user`, in namespaces of its own: it fires, and what it starts outlives its service.
 
 It takes root, a systemd that does not run the machine (as in a container) and a cgroup hierarchy that can be written;
-elsewhere it is skipped. The bus is systemd's own
-private socket, the home directory a temporary one, and nothing of the machine's own systemd is touched.
+elsewhere it is skipped. The bus is systemd's own private socket, and the home directory a temporary one.
 """
 
 from __future__ import annotations
