@@ -151,13 +151,13 @@ def test_a_fire_that_meets_a_pass_by_hand_comes_after_it(project: Project) -> No
     project.configure("code", selector=project.select(NOTHING))
     project.edit('every = "1h"', 'every = "1d"')
     slow = project.directory / "selector.sh"
-    quick = slow.read_text()
-    slow.write_text(quick.replace("cat", "touch asked; sleep 5; cat"))
+    slow.write_text(slow.read_text().replace("cat", "touch asked; until [ -e go ]; do sleep 0.1; done; cat"))
     by_hand = project.spawn("tick")
     wait_until((project.directory / "asked").exists, what="the pass by hand")
-    slow.write_text(quick)
     controller = project.spawn("run", "-q")
     try:
+        wait_until(lambda: project.events("tick.skipped"), what="the fire that is put off")
+        (project.directory / "go").touch()
         wait_until(lambda: len(project.events("tick.started")) == 2, what="the fire")
     finally:
         controller.terminate()
