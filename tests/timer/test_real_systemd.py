@@ -84,7 +84,7 @@ def test_a_real_systemd_fires_and_its_sessions_outlive_the_service(tmp_path: Pat
             cwd=project, env=known | own, capture_output=True, text=True, timeout=100, check=False,
         )  # fmt: skip
     finally:
-        _sweep(unit)
+        _sweep()
     if done.returncode == 77:
         pytest.skip("systemd --user does not start here")
     assert "the timer runs; next fire: " in (project / "installed").read_text(), done.stderr
@@ -108,9 +108,10 @@ def test_a_real_systemd_fires_and_its_sessions_outlive_the_service(tmp_path: Pat
     assert (project / "left").read_text() == ""
 
 
-def _sweep(unit: str) -> None:
-    """The cgroups that a systemd of a namespace leaves behind, which are empty by now."""
+def _sweep() -> None:
+    """Take away the cgroups that a systemd of a namespace leaves behind, which are empty by now."""
     for hierarchy in Path("/sys/fs/cgroup").glob("*"):
-        for name in (f"app.slice/{unit}", "app.slice", "init.scope"):
+        inner = (hierarchy / "app.slice").glob("*/")
+        for place in (*inner, hierarchy / "app.slice", hierarchy / "init.scope"):
             with contextlib.suppress(OSError):  # others' are not empty, and stay
-                (hierarchy / name).rmdir()
+                place.rmdir()
