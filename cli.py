@@ -94,6 +94,8 @@ app = LoopApp(
 )
 config_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(config_app, name="config", rich_help_panel=SETUP, help="Check or show the effective config.")
+timer_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(timer_app, name="timer", rich_help_panel=SETUP, help="Have systemd fire: its units.")
 
 places: dict[str, Path | None] = {"directory": None, "config": None}
 
@@ -637,9 +639,53 @@ def config_show(
     raise typer.Exit(run(home(), origin=origin, as_json=json))
 
 
+@timer_app.command("install")
+def timer_install(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    only_print: Annotated[bool, typer.Option("--print", help="Print the units; write nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Print the systemd user units of this project's schedule, then write and start them.
+
+    Example: loop timer install
+    """
+    from loop.commands.timer import install as run
+
+    raise typer.Exit(run(home(), os.environ, yes=yes, only_print=only_print, as_json=json))
+
+
+@timer_app.command("show")
+def timer_show(
+    cron: Annotated[bool, typer.Option("--cron", help="Only the line of a crontab that does the same.")] = False,
+    json: Json = False,
+) -> None:
+    """Whether the units are installed, whether they are what install would write, and when they fire next.
+
+    Example: loop timer show
+    """
+    from loop.commands.timer import show as run
+
+    raise typer.Exit(run(home(), os.environ, cron=cron, as_json=json))
+
+
+@timer_app.command("remove")
+def timer_remove(json: Json = False) -> None:
+    """Stop the timer and take its units away; what runs goes on.
+
+    Example: loop timer remove
+    """
+    from loop.commands.timer import remove as run
+
+    raise typer.Exit(run(home(), os.environ, as_json=json))
+
+
 @app.command(rich_help_panel=SETUP)
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False, json: Json = False
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
+    as_timer: Annotated[
+        bool, typer.Option("--as-timer", help="With the environment of the timer unit, and what it needs to live.")
+    ] = False,
+    json: Json = False,
 ) -> None:
     """Check this machine, the config and the store; each finding with its mend.
 
@@ -653,7 +699,7 @@ def doctor(
         found = home()
     except ConfigError as error:
         problem = error
-    raise typer.Exit(run(found, fix=fix, as_json=json, error=problem))
+    raise typer.Exit(run(found, fix=fix, as_timer=as_timer, as_json=json, error=problem))
 
 
 @app.command(rich_help_panel=SETUP)

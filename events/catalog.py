@@ -182,10 +182,10 @@ class LoopFrozen(_Mode):
 
 
 class OperatorRequested(Payload):
-    """An operator's word, before anything is done about it."""
+    """An operator's word, before anything is done about it. From `timer_install` on fires are awaited."""
 
     type = "operator.requested"
-    action: Literal["start", "stop", "cancel", "resume"]
+    action: Literal["start", "stop", "cancel", "resume", "timer_install", "timer_remove"]
     task: str | None = None
     backend: str | None = None
     kill: bool = False

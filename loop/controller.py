@@ -107,7 +107,7 @@ class Loop:
                 return Result(None, skipped=skipped)
             observed = self._observe(fire, config)
             with self.journal.transaction() as entry:
-                if fire.nominal is not None and is_used(entry.state, fire.nominal):
+                if fire.nominal is not None and is_used(entry.state, fire.nominal, entry.now):
                     append_skip(entry, fire, "used")
                     return Result(None, skipped="used")
                 decided = decide_pass(entry, observed, self.clock)
@@ -164,7 +164,7 @@ class Loop:
         if fire.nominal is None:
             return None
         with self.journal.transaction() as entry:
-            if is_used(entry.state, fire.nominal):
+            if is_used(entry.state, fire.nominal, entry.now):
                 return append_skip(entry, fire, "used")
             restraint = restraints(entry.state, entry.now).get("all")
             return None if restraint is None else append_skip(entry, fire, restraint.mode)

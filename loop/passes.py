@@ -34,7 +34,7 @@ from loop.gates import Answers
 from loop.journal import Entry, Journal, Rehearsal, Writing
 from loop.observe import Selection
 from loop.sessions import proc, rundir
-from projections import schedule
+from projections import fires, schedule
 from projections.state import State
 from projections.view import View, view
 
@@ -131,7 +131,7 @@ def decide_pass(entry: Writing, facts: Facts, clock: Clock, process: Process | N
     timer = None
     if fire.nominal is not None:
         timer = TIMER
-        before = entry.state.control["fires"].get(TIMER)
+        before = fires.before(entry.state.control["used"].get(TIMER, []), to_text(fire.nominal))
         missed = 0 if before is None else _missed(entry, before, fire.nominal)
     cause = entry.append(
         TickStarted(
@@ -238,10 +238,15 @@ def placeholders(session: str, choice: Choice, run_dir: str) -> dict[str, str]:
     }
 
 
-def is_used(state: State, nominal: int) -> bool:
-    """Whether a nominal instant already had its decision."""
-    before = state.control["fires"].get(TIMER)
-    return before is not None and before >= to_text(nominal)
+def is_used(state: State, nominal: int, now: int) -> bool:
+    """Whether a nominal instant already had its fire, or was missed and is coalesced into a later one.
+
+    A last fire that is still to come at `now` says that the clock was stepped back: what was missed then comes, too.
+    """
+    instant, last = to_text(nominal), state.control["fires"].get(TIMER)
+    if fires.had(state.control["used"].get(TIMER, []), instant):
+        return True
+    return last is not None and instant <= last <= to_text(now)
 
 
 def _missed(entry: Writing, before: str, nominal: int) -> int:

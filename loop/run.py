@@ -37,6 +37,7 @@ class Watch:
     loop: Loop
     report: Report
     tried: int | None = None  # the nominal instant it fired for last, or was refused
+    held_up: int | None = None  # the nominal instant at which another pass was observing
     config_seen: tuple[int, int, int] | None = None  # time, inode and size of the config file as last read
     config: dict[str, Any] | None = None
 
@@ -120,7 +121,8 @@ def _step(watch: Watch) -> None:
     except ConfigError as error:
         watch.report(f"{error.message}; nothing is started until it is mended")
     except PassBusy:
-        watch.report("another pass is observing; this instant is its own")
+        watch.held_up, watch.tried = watch.tried, None  # a pass by hand is no fire, and does not use it up
+        watch.report("another pass is observing; if it is no fire, this one comes after it")
     except (LoopError, OSError, rundir.RunDirError) as error:
         watch.report(f"{type(error).__name__}: {error}")
 
@@ -141,12 +143,20 @@ def _fire_if_due(watch: Watch) -> None:
         return
     now = loop.clock.now()
     nominal = schedule.last_fire(config, now)
-    if nominal == watch.tried or is_used(loop.journal.refresh(), nominal):
+    if nominal == watch.tried or is_used(loop.journal.refresh(), nominal, now):
         return
     if now < nominal + schedule.jitter(config, loop.journal.log.store_id, nominal):
         return
+    if watch.held_up == nominal and _observed(loop):
+        return
     watch.tried = nominal  # whatever comes of it: a skipped instant is not tried again
     _tell(loop.fire(Fire("timer", nominal=nominal)), watch.report)
+
+
+def _observed(loop: Loop) -> bool:
+    """Whether a pass observes right now."""
+    with kernel_lock(loop.home.pass_lock) as got:
+        return not got
 
 
 def _schedule(watch: Watch) -> dict[str, Any] | None:

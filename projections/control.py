@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from events.envelope import Event
+from projections import fires
 from projections.fold import Handlers, keep_recent
 
 
@@ -41,11 +42,12 @@ class Control(TypedDict):
     served: list[str]  # sessions whose end had its pass
     request: Request | None
     fires: dict[str, str]  # timer -> its last used nominal instant
+    used: dict[str, list[list[str]]]  # timer -> spans of used instants, see projections.fires
     last_timer: str | None  # when a timer last fired
+    awaited: str | None  # since when the next fire is awaited; None while nobody is there to fire
     invalid_config: str | None  # since when, until the next good pass
     skipped: dict[str, int]
     controller: dict[str, Any] | None
-    stopped: str | None  # when the last controller stopped in order
     clock: dict[str, Any] | None  # boot, boottime and wall time of one instant
 
 
@@ -62,11 +64,12 @@ def initial() -> Control:
         served=[],
         request=None,
         fires={},
+        used={},
         last_timer=None,
+        awaited=None,
         invalid_config=None,
         skipped={},
         controller=None,
-        stopped=None,
         clock=None,
     )
 
@@ -117,12 +120,18 @@ def tick_started(state: Control, event: Event) -> None:
         state["last"] = started.copy()
     if data["timer"] is not None:
         state["fires"][data["timer"]] = data["nominal"]
-        state["last_timer"] = event.at
+        fires.note(state["used"].setdefault(data["timer"], []), data["nominal"], data["missed"])
+        state["last_timer"] = state["awaited"] = event.at
     state["clock"] = {"boot": data["boot"], "boottime": data["boottime"], "at": event.at}
+
+
+RESTRAINED = ("paused", "draining", "frozen")  # a fire that came, and that somebody does not want
 
 
 def tick_skipped(state: Control, event: Event) -> None:
     reason = event.data["reason"]
+    if event.data["trigger"] == "timer" and reason in RESTRAINED:
+        state["last_timer"] = state["awaited"] = event.at
     state["skipped"][reason] = state["skipped"].get(reason, 0) + 1
     if reason == "invalid_config" and state["invalid_config"] is None:
         state["invalid_config"] = event.at
@@ -130,6 +139,12 @@ def tick_skipped(state: Control, event: Event) -> None:
 
 def operator_requested(state: Control, event: Event) -> None:
     data = event.data
+    if data["action"] == "timer_install":
+        state["awaited"] = event.at
+        return
+    if data["action"] == "timer_remove":
+        state["awaited"] = None if state["controller"] is None else state["awaited"]
+        return
     state["request"] = Request(
         tick=event.tick,
         action=data["action"],
@@ -153,16 +168,19 @@ def controller_started(state: Control, event: Event) -> None:
         "boot": data["boot"],
         "at": event.at,
     }
+    state["awaited"] = event.at
 
 
 def controller_stopped(state: Control, event: Event) -> None:
     if state["controller"] is not None and state["controller"]["pid"] == event.data["pid"]:
         state["controller"] = None
-        state["stopped"] = event.at
+        state["awaited"] = None  # until a timer fires again
 
 
 def stepped(state: Control, event: Event) -> None:
     state["clock"] = None  # the next pass takes a new bearing
+    if state["awaited"] is not None and state["awaited"] > event.at:
+        state["awaited"] = event.at  # or a clock that had been ahead would hide that nobody fires
 
 
 HANDLERS: Handlers = {

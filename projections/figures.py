@@ -15,7 +15,7 @@ from projections.foreign import Counts
 from projections.rates import upper95
 from projections.selection import GRANTED, NOT_CONSIDERED, NOT_STARTED, STARTING, Fire
 from projections.state import State
-from projections.view import cooldown_until, counted
+from projections.view import cooldown_until, counted, restraints
 
 ENOUGH = 5.0  # expected starts (target times total) from which a ratio is worth judging: more than the 4 from which on
 # a cap of 1.75 keeps every ratio under 2, since ceil(1.75 e) / e < 1.75 + 1/e
@@ -266,20 +266,17 @@ def next_fire(state: State, now: int) -> int | None:
     config = state.control["config"]
     if config is None:
         return None
-    last = _firing_since(state)
-    recent = last is not None and now - to_micros(last) <= SILENT_PERIODS * schedule.period(config, now)
-    return schedule.next_fire(config, now) if recent or state.control["controller"] is not None else None
-
-
-def _firing_since(state: State) -> str | None:
-    """The last fire of a timer, unless a controller stopped in order since: then none is expected."""
-    last, stopped = state.control["last_timer"], state.control["stopped"]
-    return None if last is not None and stopped is not None and stopped >= last else last
+    due = state.control["awaited"] is not None and silent_since(state, now) is None
+    return schedule.next_fire(config, now) if due or state.control["controller"] is not None else None
 
 
 def silent_since(state: State, now: int) -> str | None:
-    """The last fire of a timer that has been silent for more than two periods; None while it fires or never did."""
-    config, last = state.control["config"], _firing_since(state)
-    if config is None or last is None:
+    """Since when no timer has fired, if for more than two periods; None while one does, or nobody is there to fire, or
+    the whole loop is restrained: then no fire is due.
+
+    It is counted from the last fire, or since a controller or a timer came up that never fired.
+    """
+    config, since = state.control["config"], state.control["awaited"]
+    if config is None or since is None or "all" in restraints(state, now):
         return None
-    return last if now - to_micros(last) > SILENT_PERIODS * schedule.period(config, now) else None
+    return since if now > schedule.later(config, to_micros(since), SILENT_PERIODS) else None

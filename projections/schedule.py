@@ -40,6 +40,14 @@ def period(config: Config, now: int) -> int:
     return next_fire(config, now) - last_fire(config, now)
 
 
+def later(config: Config, moment: int, periods: int) -> int:
+    """The moment that lies so many periods after `moment`, each as long as the schedule makes it just there."""
+    fire = begun = last_fire(config, moment)
+    for _ in range(periods):
+        fire = next_fire(config, fire)
+    return fire + moment - begun
+
+
 def fires_between(config: Config, after: int, upto: int, limit: int = 10_000) -> int:
     """How many nominal instants lie after `after` and at or before `upto`, counted up to `limit`."""
     if config["cron"] is None:

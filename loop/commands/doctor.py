@@ -44,6 +44,7 @@ def run(
     *,
     fix: bool,
     as_json: bool,
+    as_timer: bool = False,
     error: ConfigError | None = None,
     environ: Mapping[str, str] | None = None,
     clock: Clock | None = None,
@@ -51,14 +52,15 @@ def run(
     """Check everything and print a table or one JSON object. Returns 0, or 1 where a check failed; a warning is none.
 
     Without a `home` only what needs none is checked, and `error` says why there is none. With `fix` what can be mended
-    is mended, said, and all of it checked again.
+    is mended, said, and all of it checked again. With `as_timer` commands are looked for as a fire of the timer unit
+    would, and what such a fire needs is checked too.
     """
     environ = os.environ if environ is None else environ
     clock = clock or SystemClock()
-    found = examine(home, error, environ, clock)
+    found = examine(home, error, environ, clock, as_timer=as_timer)
     mended = [_mended(check) for check in found.checks if check.mend is not None] if fix else []
     if mended:
-        found = examine(home, error, environ, clock)
+        found = examine(home, error, environ, clock, as_timer=as_timer)
     if as_json:
         output.print_json(
             {
@@ -74,7 +76,14 @@ def run(
     return 0 if found.ok else 1
 
 
-def examine(home: Home | None, error: ConfigError | None, environ: Mapping[str, str], clock: Clock) -> Examination:
+def examine(
+    home: Home | None,
+    error: ConfigError | None,
+    environ: Mapping[str, str],
+    clock: Clock,
+    *,
+    as_timer: bool = False,
+) -> Examination:
     """Every check that applies, in the order they are shown. Changes nothing."""
     checks = [machine.python(), machine.packages(), machine.inside_session(environ)]
     if home is None:
@@ -83,16 +92,23 @@ def examine(home: Home | None, error: ConfigError | None, environ: Mapping[str, 
         return Examination(tuple(checks), 0, None)
     config, found = configs.valid(home)
     checks += found
+    seen = environ
+    if as_timer:
+        from loop.doctor import timer
+
+        seen = timer.environment(home, environ)
     if config is not None:
         checks += [
-            configs.selector(config, environ),
-            configs.commands(config, environ),
+            configs.selector(config, seen),
+            configs.commands(config, seen),
             configs.directories(config),
-            *configs.git(config, environ),
+            *configs.git(config, seen),
         ]
     checks += [*state_directory.examine(home, environ)]
     store, log, state = logs.store(home)
     try:
+        if as_timer:
+            checks += timer.examine(home, environ, seen, state)
         checks += [machine.sqlite(None if log is None else (home, log)), store, state_directory.wal(home)]
         if log is None or state is None:
             return Examination(tuple(checks), 0, None)

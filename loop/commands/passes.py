@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from events.catalog import OperatorRequested, SelectionMade, SelectionRejected
-from events.clock import SystemClock
+from events.clock import Clock, SystemClock
 from events.envelope import to_micros
 from events.errors import RefusedError, UsageError
 from events.store import EventLog
@@ -144,10 +144,18 @@ def _payload(source: str) -> bytes:
         raise UsageError(f"--payload {source}: {error.strerror}", "name a file, or - for standard input") from None
 
 
-def tick(home: Home, environ: Mapping[str, str], *, timer: bool, expect: str | None, as_json: bool) -> int:
+def tick(
+    home: Home,
+    environ: Mapping[str, str],
+    *,
+    timer: bool,
+    expect: str | None,
+    as_json: bool,
+    clock: Clock | None = None,
+) -> int:
     """One pass now: by hand it always decides, with `timer` it is the fire of the current nominal instant."""
     refuse_inside(environ, "tick")
-    with Loop(home, environ) as loop:
+    with Loop(home, environ, clock) as loop:
         nominal = schedule.last_fire(loop.configured(), loop.clock.now()) if timer else None
         result = loop.fire(Fire("timer" if timer else "manual", nominal=nominal, expect=expect))
         return _report(loop, result, as_json)

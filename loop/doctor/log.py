@@ -124,24 +124,24 @@ def run_directories(home: Home, log: EventLog) -> Check:
 
 
 def fires(state: State, now: int) -> Check:
+    """Does whoever is there to fire do so: a controller that has died or hangs, a timer that no longer comes."""
     from loop.sessions import proc
-    from projections.schedule import period
-    from projections.view import restraints
+    from projections.figures import silent_since
 
-    control = state.control
-    config, controller, last = control["config"], control["controller"], control["last_timer"]
+    controller, last = state.control["controller"], state.control["last_timer"]
     if controller is None:
-        ago = "never" if last is None else f"{output.span((now - to_micros(last)) / 1e6)} ago"
-        return Check("fires", "ok", f"no controller is recorded as running; the last timer fire: {ago}")
-    known = controller["start"] is not None  # who cannot be told from a later process of that pid counts as alive
-    if known and not proc.alive(controller["pid"], controller["start"], controller["boot"]):
-        detail = f"the controller (pid {controller['pid']}) has ended without a word"
-        return Check("fires", "fail", detail, "start it again: loop run")
-    if config is None or "all" in restraints(state, now):
-        return Check("fires", "ok", "none is due")
-    since = max(to_micros(controller["at"]), 0 if last is None else to_micros(last))
-    late, wanted = now - since, period(config, now)
-    if late > 2 * wanted:
-        detail = f"no timer fire for {output.span(late / 1e6)}, though one is due every {output.span(wanted / 1e6)}"
-        return Check("fires", "fail", detail, f"is pid {controller['pid']} stuck? stop it, then: loop run")
-    return Check("fires", "ok", f"the controller (pid {controller['pid']}) fires in time")
+        who = "no controller is recorded as running"
+        mend = "look at the timer: loop timer show; or at the crontab; or begin anew: loop run"
+    else:
+        who = f"the controller (pid {controller['pid']})"
+        mend = f"is pid {controller['pid']} stuck? stop it, then: loop run"
+        known = controller["start"] is not None  # who cannot be told from a later process of that pid counts as alive
+        if known and not proc.alive(controller["pid"], controller["start"], controller["boot"]):
+            return Check("fires", "fail", f"{who} has ended without a word", "start it again: loop run")
+    if (since := silent_since(state, now)) is not None:
+        late = output.span((now - to_micros(since)) / 1e6)
+        return Check("fires", "fail", f"{who}; no timer fire for {late}, more than two periods", mend)
+    if controller is not None:
+        return Check("fires", "ok", f"{who} fires in time")
+    ago = "never" if last is None else f"{output.span((now - to_micros(last)) / 1e6)} ago"
+    return Check("fires", "ok", f"{who}; the last timer fire: {ago}")
