@@ -18,7 +18,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
 }
 
 DURATION_KEYS = frozenset(
-    {"every", "jitter", "stagger", "timeout", "max_age", "window", "silence", "grace", "cooldown"}
+    {"every", "jitter", "stagger", "timeout", "max_age", "window", "silence", "grace", "cooldown", "age"}
 )  # fmt: skip
 INHERITED = ("timeout", "silence", "kill_on_silence", "grace", "env_file", "before", "after")
 
@@ -148,7 +148,7 @@ def _origins_of(place: str, section: Section, config: Config) -> Iterator[Origin
 def _readable(key: str, value: object) -> object:
     if key in DURATION_KEYS and isinstance(value, int | float):
         return format_seconds(value)
-    if key == "min_disk_free" and isinstance(value, int):
+    if key in ("min_disk_free", "size") and isinstance(value, int):
         return format_bytes(value)
     if isinstance(value, Mapping):
         return {str(name): item for name, item in value.items()}

@@ -47,7 +47,7 @@ from loop.passes import (
     preview,
     raises_slots,
 )
-from loop.sessions import ingest, locks, proc, rundir, start
+from loop.sessions import ingest, locks, proc, retention, rundir, start
 from loop.sessions.reconcile import reconcile
 from projections.view import restraints
 
@@ -208,6 +208,7 @@ class Loop:
             ingest.ingest(self.journal, run_dir)
         started = self._finish(decided, self.clock.monotonic() - begun)
         self.journal.save_snapshot()
+        self._retain(config)
         return Result(decided, started, observed=observed)
 
     def _await_ends(self, run_dirs: list[str]) -> None:
@@ -306,6 +307,13 @@ class Loop:
             exit_codes={str(code): word for code, word in config.categories[choice.category].exit_codes.items()},
             end_argv=[sys.executable, "-I", END, run_dir],
         )
+
+    def _retain(self, config: Config) -> None:
+        """Remove old output, at most once in `retention.EVERY`; one that cannot be deleted is for `doctor` to tell."""
+        with kernel_lock(self.home.retention_lock) as got, contextlib.suppress(OSError):
+            if got and retention.is_due(self.home.retention_lock, self.clock):
+                limits = config.retention
+                retention.sweep(self.journal, self.home.state, self.clock, age=limits.age, size=limits.size)
 
     def _finish(self, decided: Decided, seconds: float) -> tuple[Started, ...]:
         """Append `tick.finished`; returns who started, with the worker's pid once there is one."""
