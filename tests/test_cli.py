@@ -23,7 +23,7 @@ COMMANDS = [
     *("status", "plan", "why", "why-not", "sessions", "tail", "log", "show", "backends", "report"),
     *("verify", "replay", "diff", "when", "step", "export", "import"),
     *("run", "tick", "start", "pause", "resume", "drain", "stop"),
-    *("init", "doctor", "demo", "config check", "config show"),
+    *("init", "doctor", "backup", "demo", "config check", "config show"),
 ]
 
 
