@@ -485,6 +485,10 @@ class EventLog:
         """Bytes that the store takes, its write-ahead log aside."""
         return int(self._pragma("page_count")[0]) * int(self._pragma("page_size")[0])
 
+    def write_back(self) -> bool:
+        """Write the write-ahead log into the store and cut its file; False where a reader or writer is in the way."""
+        return self._pragma("wal_checkpoint(TRUNCATE)")[0] == "0"
+
     def quick_check(self) -> list[str]:
         """What SQLite finds damaged, a line each; empty for a sound store."""
         return [line for line in self._pragma("quick_check") if line != "ok"]

@@ -27,7 +27,7 @@ def warnings(config: Config) -> list[str]:
     """What is valid and yet not what its writer may think; one line each."""
     return [
         *_without_effect(config),
-        *_state_in_work_tree(config),
+        *state_in_work_tree(config),
         *about_targets(config),
         *_about_files(config),
         *_about_prompts(config),
@@ -79,7 +79,7 @@ def _given(config: Config) -> Iterator[tuple[str, ...]]:
             yield from ((kind, name, key) for key in type(section).model_fields if key in section.model_fields_set)
 
 
-def _state_in_work_tree(config: Config) -> Iterator[str]:
+def state_in_work_tree(config: Config) -> Iterator[str]:
     """An agent that cleans or resets its work tree must not find the log in it."""
     state = config.state.resolve()
     cwds = {category.cwd or config.loop.cwd for category in config.categories.values()}

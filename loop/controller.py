@@ -29,6 +29,7 @@ from loop import __version__
 from loop.command import render_argv
 from loop.config import Config, facts
 from loop.config_file import load, session_env
+from loop.filesystem import refuse_network
 from loop.gates import asking
 from loop.home import Home
 from loop.host import measure
@@ -334,6 +335,7 @@ def _refuse_survivors(home: Home) -> None:
     """A store is not begun anew while sessions of one that was here still run: their locks went with it."""
     if home.db.exists():
         return
+    refuse_network(home.state)
     refuse_loss(home.db)  # which says more, where it knows more
     if pids := proc.of_runs(str(home.runs_dir)):
         raise StoreError(

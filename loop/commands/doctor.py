@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Literal
 from events.clock import Clock, SystemClock
 from events.errors import ConfigError, LoopError
 from loop import output
+from loop.doctor import answers, guards, holders, machine, outputs, state_directory, work_trees
+from loop.doctor import clock as clocks
 from loop.doctor import config as configs
 from loop.doctor import log as logs
-from loop.doctor import machine, state_directory
 from loop.doctor.check import Check
 from loop.home import Home
 
 if TYPE_CHECKING:
-    pass
+    from loop.config import Config
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -85,10 +86,12 @@ def examine(home: Home | None, error: ConfigError | None, environ: Mapping[str, 
     checks += found
     if config is not None:
         checks += [
-            configs.selector(config, environ),
+            *_selector(config, environ, clock),
             configs.commands(config, environ),
             configs.directories(config),
             *configs.git(config, environ),
+            answers.feasible(config),
+            *work_trees.examine(config),
         ]
     checks += [*state_directory.examine(home, environ)]
     store, log, state = logs.store(home)
@@ -96,13 +99,29 @@ def examine(home: Home | None, error: ConfigError | None, environ: Mapping[str, 
         checks += [machine.sqlite(None if log is None else (home, log)), store, state_directory.wal(home)]
         if log is None or state is None:
             return Examination(tuple(checks), 0, None)
+        checks += [guards.triggers(home, log)]
         if log.origin is not None:  # what it tells of this machine, if anything, is of another
             return Examination(tuple(checks), state.position, state.at)
-        checks += [logs.lock_files(home, log, state), logs.run_directories(home, log), logs.fires(state, clock.now())]
+        checks += [
+            clocks.examine(log, state.at, clock),
+            logs.lock_files(home, log, state),
+            holders.witnesses(home, log),
+            holders.held_locks(home, log, state),
+            holders.live_sessions(home, state),
+            outputs.run_directories(home, log),
+            *([] if config is None else [outputs.kept(home, log, config, clock)]),
+            logs.fires(state, clock.now()),
+        ]
         return Examination(tuple(checks), state.position, state.at)
     finally:
         if log is not None:
             log.close()
+
+
+def _selector(config: Config, environ: Mapping[str, str], clock: Clock) -> list[Check]:
+    """Whether it is there, and if it is, whether it answers."""
+    there = configs.selector(config, environ)
+    return [there] if there.level == "fail" else [there, answers.selector(config, environ, clock)]
 
 
 def _mended(check: Check) -> str:
