@@ -19,7 +19,7 @@ DISK_LOW, DISK_OUT = 1 << 30, 64 << 20  # bytes free
 
 
 def examine(home: Home, environ: Mapping[str, str]) -> list[Check]:
-    return [_permissions(home), _filesystem(home), _disk(home), _gitignore(home, environ)]
+    return [_permissions(home), _writable(home), _filesystem(home), _disk(home), _gitignore(home, environ)]
 
 
 def _permissions(home: Home) -> Check:
@@ -48,6 +48,16 @@ def _ours(home: Home) -> Iterator[Path]:
     for directory in (home.state, home.lock_dir, home.runs_dir):
         with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
             yield from (Path(entry.path) for entry in entries if not entry.is_symlink())
+
+
+def _writable(home: Home) -> Check:
+    """Without a word in the log nothing is started, and no end is recorded; found out without writing."""
+    places = [path for path in (home.state, home.db, home.runs_dir, home.lock_dir) if path.exists()]
+    closed = [str(path) for path in places or [existing(home.state)] if not os.access(path, os.W_OK)]
+    if closed:
+        detail = f"cannot write {listed(closed)}: nothing is started, and ends wait in their run directories"
+        return Check("writable", "fail", detail, "mend its rights, or mount it for writing; the next pass goes on")
+    return Check("writable", "ok", "the store and its directories can be written")
 
 
 def _filesystem(home: Home) -> Check:
