@@ -109,6 +109,7 @@ def test_every_session_left_in_mid_flight_comes_to_its_end(project: Upgraded) ->
     assert [event["session"] for event in project.events("lock.refused")] == [project.kinds["lock-held"]]
     assert {event["session"]: event["data"]["why"] for event in project.events("session.warned")} == {
         project.kinds["silent"]: "silence",
+        project.kinds["stalled"]: "silence",
         project.kinds["after-failed"]: "after_failed",
     }
     status = project.status()
