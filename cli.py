@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from events.errors import ConfigError, LoopError
+from events.errors import ConfigError
 from loop import __version__
+from loop.program import INTERRUPTED, ReaderLeft, execute, fail, places_apart
 
 if TYPE_CHECKING:
     from loop.home import Home
 
 DAILY, CONTROL, AUDIT, SETUP = "Daily", "Control", "Audit", "Setup"
-INTERRUPTED = 130
 USAGE = 2
 
 EXIT_CODES = (
@@ -30,30 +31,17 @@ EXIT_CODES = (
 )
 
 
-class ReaderLeft(Exception):
-    """Whoever read our output has gone, as in `loop log | head`: no error, and nothing more to do."""
-
-
 class LoopGroup(TyperGroup):
     """Takes -C and --config before or after the command, and turns our errors into messages and exit codes."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        places, others = _places_apart(args)
+        places, others = places_apart(args)
         return super().parse_args(ctx, places + others)
 
     def main(self, args: Any = None, *rest: Any, **extra: Any) -> Any:
         arguments = list(sys.argv[1:] if args is None else args)
-        if sys.stdout is None:
-            sys.stdout = open(os.devnull, "w")  # started with its output closed, as by `>&-`
-        if sys.stderr is None:
-            sys.stderr = open(os.devnull, "w")
-        try:
-            code = self._run(arguments, "--json" in arguments, *rest, **extra)
-            sys.stdout.flush()
-        except (BrokenPipeError, ReaderLeft):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody to tell
-            code = 0
-        sys.exit(code)
+        as_json = "--json" in arguments
+        execute(partial(self._run, arguments, as_json, *rest, **extra), as_json=as_json)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -61,24 +49,13 @@ class LoopGroup(TyperGroup):
         except BrokenPipeError:
             raise ReaderLeft from None  # else Typer exits 1
 
-    def _run(self, arguments: list[str], as_json: bool, *rest: Any, **extra: Any) -> int:
-        """The command's exit code, whatever it raises."""
+    def _run(self, arguments: list[str], as_json: bool, *rest: Any, **extra: Any) -> Any:
         try:
-            code = super().main(arguments, *rest, **{**extra, "prog_name": "loop", "standalone_mode": False})
-        except LoopError as error:
-            _debug()
-            return _fail(error.code, error.message, error.hint, error.exit_code, as_json)
+            return super().main(arguments, *rest, **{**extra, "prog_name": "loop", "standalone_mode": False})
         except typer.TyperException as error:
             return _usage(error, as_json)
-        except (KeyboardInterrupt, typer.Abort):
+        except typer.Abort:
             return INTERRUPTED
-        except (BrokenPipeError, ReaderLeft):
-            raise
-        except Exception as error:
-            _debug()
-            hint = "a bug in loop (LOOP_DEBUG=1 shows where), or a damaged log: loop verify"
-            return _fail("bug", f"{type(error).__name__}: {error}", hint, 1, as_json)
-        return code if isinstance(code, int) else 0
 
 
 class LoopApp(typer.Typer):
@@ -86,7 +63,7 @@ class LoopApp(typer.Typer):
     the fold of a long log. Help, completion and unknown commands build them all."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        _, words = _places_apart(sys.argv[1:])
+        _, words = places_apart(sys.argv[1:])
         called = [info for info in self.registered_commands if words[:1] == [_name_of(info)]]
         if called and not args and not kwargs:
             self.registered_commands, self.registered_groups = called, []
@@ -97,50 +74,13 @@ def _name_of(info: Any) -> str:
     return str(info.name or info.callback.__name__)
 
 
-def _places_apart(args: list[str]) -> tuple[list[str], list[str]]:
-    """(`-C DIR` and `--config FILE`, the rest), wherever they stand before a `--`; `replay` has its own --config."""
-    end = args.index("--") if "--" in args else len(args)
-    places: list[str] = []
-    others: list[str] = []
-    index = 0
-    while index < end:
-        own = "replay" in others  # its --config is another config to decide under
-        if args[index] in (("-C",) if own else ("-C", "--config")) and index + 1 < end:
-            places += args[index : index + 2]
-            index += 2
-            continue
-        (places if args[index].startswith("--config=") and not own else others).append(args[index])
-        index += 1
-    return places, others + args[end:]
-
-
-def _fail(code: str, text: str, hint: str, exit_code: int, as_json: bool) -> int:
-    from loop.output import clean, print_json
-
-    if as_json:
-        print_json({"schema": "loop.error/1", "error": {"code": code, "message": text, "hint": hint}})
-    else:
-        lines = text.splitlines() or [""]
-        print(f"loop: {clean(lines[0])}", *(f"  {clean(line)}" for line in lines[1:]), sep="\n", file=sys.stderr)
-        if hint:
-            print(f"  → {clean(hint)}", file=sys.stderr)
-    return exit_code
-
-
 def _usage(error: Exception, as_json: bool) -> int:
     """A mistake on the command line, as Typer found it."""
     exit_code = int(getattr(error, "exit_code", USAGE))
     text = getattr(error, "format_message", lambda: str(error))()
     context = getattr(error, "ctx", None)
     command = f"{context.command_path} --help" if context is not None else "loop --help"
-    return _fail("usage", text, f"see: {command}", exit_code, as_json)
-
-
-def _debug() -> None:
-    if os.environ.get("LOOP_DEBUG"):
-        import traceback
-
-        traceback.print_exc()
+    return fail("usage", text, f"see: {command}", exit_code, as_json)
 
 
 app = LoopApp(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import orjson
 
@@ -51,6 +51,15 @@ class Record(NamedTuple):
 
 
 COLUMNS = Record._fields
+
+
+class About(TypedDict, total=False):
+    """What an appended event belongs to: its pass, the position that caused it, a session, a category."""
+
+    tick: str | None
+    cause: int | None
+    session: str | None
+    category: str | None
 
 
 def content(record: Record) -> Json:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack
 from urllib.parse import quote
 
 from orjson import loads
@@ -19,7 +19,7 @@ from orjson import loads
 from events import place
 from events.chain import GENESIS, link
 from events.clock import Clock, SystemClock
-from events.envelope import COLUMNS, Event, Record, short_id, to_json, to_micros, to_text
+from events.envelope import COLUMNS, About, Event, Record, short_id, to_json, to_micros, to_text
 from events.errors import DAMAGED, LoopError, StoreBusy, StoreError, StoreGone, StoreImported, StoreTooNew
 from events.origin import SINCE_SCHEMA, Origin
 from events.upcast import upcast
@@ -119,22 +119,13 @@ class Transaction:
         """Every event behind `after`, for folding the tail under the write lock."""
         return list(self._log.events(after))
 
-    def append(
-        self,
-        payload: Payload,
-        *,
-        actor: str,
-        tick: str | None = None,
-        cause: int | None = None,
-        session: str | None = None,
-        category: str | None = None,
-    ) -> Event:
+    def append(self, payload: Payload, *, actor: str, **about: Unpack[About]) -> Event:
         """Append one event at head + 1 and return it as folds will see it.
 
         Raises StoreError where the row is refused (disk full, a second end of one session), ValueError where the
         payload holds text that UTF-8 cannot carry.
         """
-        return self.append_at(self.at, payload, actor=actor, tick=tick, cause=cause, session=session, category=category)
+        return self.append_at(self.at, payload, actor=actor, **about)
 
     def append_at(
         self,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Unpack
 
-from events.envelope import Event, short_id, to_text
+from events.envelope import About, Event, short_id, to_text
 from events.errors import IllegalTransition
 from events.lifecycle import BACKEND, LOCK, SESSION, advance
 from events.store import EventLog, Transaction
@@ -37,16 +37,7 @@ class Writing(Protocol):
     def session_id(self) -> str:
         """The id of the session whose `session.requested` would be appended next."""
 
-    def append(
-        self,
-        payload: Payload,
-        *,
-        actor: str,
-        tick: str | None = None,
-        cause: int | None = None,
-        session: str | None = None,
-        category: str | None = None,
-    ) -> Event:
+    def append(self, payload: Payload, *, actor: str, **about: Unpack[About]) -> Event:
         """Append an event and fold it."""
 
 
@@ -72,21 +63,10 @@ class Entry:
     def session_id(self) -> str:
         return self._transaction.session_id(self._transaction.head + 1)
 
-    def append(
-        self,
-        payload: Payload,
-        *,
-        actor: str,
-        tick: str | None = None,
-        cause: int | None = None,
-        session: str | None = None,
-        category: str | None = None,
-    ) -> Event:
+    def append(self, payload: Payload, *, actor: str, **about: Unpack[About]) -> Event:
         """Append an event and fold it; raises IllegalTransition where a state machine forbids it."""
-        check_legal(self.state, payload, session)
-        event = self._transaction.append(
-            payload, actor=actor, tick=tick, cause=cause, session=session, category=category
-        )
+        check_legal(self.state, payload, about.get("session"))
+        event = self._transaction.append(payload, actor=actor, **about)
         self.state.apply(event)
         return event
 
@@ -108,20 +88,19 @@ class Rehearsal:
     def session_id(self) -> str:
         return short_id("s", "rehearsal", self.state.position + 1)
 
-    def append(
-        self,
-        payload: Payload,
-        *,
-        actor: str,
-        tick: str | None = None,
-        cause: int | None = None,
-        session: str | None = None,
-        category: str | None = None,
-    ) -> Event:
-        check_legal(self.state, payload, session)
+    def append(self, payload: Payload, *, actor: str, **about: Unpack[About]) -> Event:
+        check_legal(self.state, payload, about.get("session"))
         data, _ = payload.split()
-        at = to_text(self._now)
-        event = Event(self.state.position + 1, payload.type, at, tick, cause, session, category, data)
+        event = Event(
+            position=self.state.position + 1,
+            type=payload.type,
+            at=to_text(self._now),
+            tick=about.get("tick"),
+            cause=about.get("cause"),
+            session=about.get("session"),
+            category=about.get("category"),
+            data=data,
+        )
         self.state.apply(event)
         return event
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from events import lifecycle
 from events.catalog import LoopPaused, NoticeSent
 from events.clock import SystemClock
 from events.store import EventLog
+from loop.__main__ import plain_status
 from loop.moment import ahead, past, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
-LOOP = [sys.executable, str(ROOT / "cli.py")]
+LOOP = [sys.executable, "-m", "loop"]
 COMMANDS = [
     *("status", "plan", "why", "why-not", "sessions", "tail", "log", "show", "backends", "report"),
     *("verify", "replay", "diff", "when", "step", "export", "import"),
@@ -65,6 +68,32 @@ def test_places_may_stand_before_or_after_the_command(tmp_path: Path) -> None:
     assert before.returncode == after.returncode == 3
     assert before.stdout == after.stdout
     assert str(tmp_path) in before.stdout
+
+
+@pytest.mark.parametrize("words", ["", "--json", "--check --json", "--json --at 1", "--at -5m", "--at", "--nonsense"])
+def test_a_plain_status_answers_as_the_app_does(tmp_path: Path, words: str) -> None:
+    """`loop status` without Typer, beside the same command through Typer (the option `-n 2` is not plain)."""
+    with closing(EventLog.open(tmp_path / ".loop" / "loop.db")) as log, log.transaction() as entry:
+        entry.append(LoopPaused(reason="a store to look at"), actor="test")
+    place = ["-C", str(tmp_path), "status", *words.split()]
+    plain, through = loop(*place), loop(*place[:3], "-n", "2", *place[3:])
+    assert (plain_status([*place, "-n", "2"]), plain_status(place) is None) == (None, words in ("--at", "--nonsense"))
+    assert plain.returncode == through.returncode
+    assert plain.stderr == through.stderr
+    if "--json" in words or plain.returncode:
+        assert _timeless(plain.stdout) == _timeless(through.stdout)
+
+
+def _timeless(text: str) -> str:
+    return re.sub(r"\d\d:\d\d:\d\d\.\d+", "TIME", text)
+
+
+def test_a_plain_status_needs_no_typer(tmp_path: Path) -> None:
+    EventLog.open(tmp_path / ".loop" / "loop.db").close()
+    code = "import sys, atexit; atexit.register(lambda: print('typer' in sys.modules))"
+    code += "; from loop.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "status", "-C", str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_a_users_mistake_is_no_traceback_but_under_debug_it_is() -> None:

@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from events.catalog import REGISTRY
 from events.chain import GENESIS, link
-from events.envelope import COLUMNS, Event, Record, short_id, to_json
+from events.envelope import COLUMNS, Event, Record, to_json
 from events.store import EventLog
 from events.store import sqlite3 as store_sqlite
 from loop.audit.checks import Report
 from loop.audit.verify import verify
 from projections import snapshots
 from projections.state import State
+from tests.audit.written import record
 
 Rows = list[Record]
 
@@ -32,25 +32,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def records(events: Sequence[Event]) -> Rows:
     """The events as rows of a sound chain."""
-    rows = []
-    for event in events:
-        row = Record(
-            position=event.position,
-            id=short_id("e", "world", event.position),
-            type=event.type,
-            version=REGISTRY[event.type].version,
-            at=event.at,
-            tick=event.tick,
-            cause=event.cause,
-            session=event.session,
-            category=event.category,
-            actor="test",
-            data=to_json(event.data),
-            private='{"text":"secret"}' if event.position % 7 == 0 else None,
-            salt=b"salt" if event.position % 7 == 0 else None,
-            hash=b"",
-        )
-        rows.append(row)
+    rows = [record(event, "world") for event in events]
+    for index in range(6, len(rows), 7):
+        rows[index] = rows[index]._replace(private='{"text":"secret"}', salt=b"salt")
     return chained(rows)
 
 

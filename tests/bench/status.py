@@ -14,7 +14,7 @@ from tests.bench.measure import Goal, Line, environment, paired
 
 SIZES = (3_000, 100_000)
 ROUNDS = 15
-LOOP = (sys.executable, "-c", "from cli import app; app(prog_name='loop')")
+LOOP = (sys.executable, "-c", "from loop.__main__ import main; main()")
 PEER = (sys.executable, "-c", "import sqlite3, rich.table")
 
 
