@@ -703,6 +703,21 @@ def doctor(
 
 
 @app.command(rich_help_panel=SETUP)
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes; best on another disk.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Copy the log into one file while the loop goes on, and read all of the copy before it gets its name.
+
+    Example: loop backup /mnt/backup/fleet.db --force
+    """
+    from loop.commands.backup import run
+
+    raise typer.Exit(run(home().db, file, force=force, as_json=json))
+
+
+@app.command(rich_help_panel=SETUP)
 def simulate(
     days: Annotated[float, typer.Option("--days", help="How long, in simulated days.")] = 14.0,
     seed: Annotated[int, typer.Option("--seed", help="The same seed, the same log.")] = 1,

@@ -555,6 +555,14 @@ class ClockStepped(Payload):
     seconds: float
 
 
+class OutputRemoved(Payload):
+    """The run directory of a session that is over was given up; its events stay. `bytes` is what it took on disk."""
+
+    type = "output.removed"
+    why: Literal["age", "size"]
+    bytes: int
+
+
 class HostSuspended(Payload):
     type = "host.suspended"
     seconds: float
@@ -631,6 +639,7 @@ EVENTS: tuple[type[Payload], ...] = (
     BackendRestored,
     ViolationDetected,
     ClockStepped,
+    OutputRemoved,
     HostSuspended,
     ControllerStarted,
     ControllerStopped,

@@ -41,6 +41,8 @@ BUSY_SECONDS = 15.0  # how long a writer waits for the write lock
 RETRY_SECONDS = 0.001  # constant: SQLite's own back-off lets old waiters starve
 CLOCK_TOLERANCE = 2_000_000  # microseconds that the wall clock may lag behind the log without being called stepped
 
+COPY_PAGES = 1024  # pages of a backup between two words of progress
+
 WAL_LIMIT = 64 << 20  # bytes; a longer write-ahead log is cut back to this once it has been written into the store
 
 BULK_CACHE = 65_536  # KiB; ids come in no order, so that their index is written all over
@@ -474,6 +476,10 @@ class EventLog:
         """Bytes that the store takes, its write-ahead log aside."""
         return int(self._pragma("page_count")[0]) * int(self._pragma("page_size")[0])
 
+    def write_back(self) -> bool:
+        """Write the write-ahead log into the store and cut its file; False where a reader or writer is in the way."""
+        return self._pragma("wal_checkpoint(TRUNCATE)")[0] == "0"
+
     def quick_check(self) -> list[str]:
         """What SQLite finds damaged, a line each; empty for a sound store."""
         return [line for line in self._pragma("quick_check") if line != "ok"]
@@ -489,6 +495,31 @@ class EventLog:
     def _pragma(self, name: str) -> list[str]:
         with _translated(self._path):
             return [str(row[0]) for row in self._patiently(f"PRAGMA {name}")]
+
+    def copy_to(self, draft: Path, progress: Callable[[int, int], None] | None = None) -> None:
+        """Write the whole store into the new file `draft` (0600); `progress` hears (pages done, pages in all).
+
+        One file with a rollback journal, so that it can be read where nothing can be written; nothing of it is durable
+        before it is synced. Writers may go on meanwhile: hold `events.audit.still` to know which head the copy has.
+        Raises StoreError.
+        """
+        with _translated(draft):
+            place.create_file(draft)
+            copy = sqlite3.connect(draft, isolation_level=None)
+            try:
+                copy.execute("PRAGMA synchronous = OFF")
+
+                def step(status: int, remaining: int, total: int) -> None:
+                    if progress is not None:
+                        progress(total - remaining, total)
+
+                self._connection.backup(copy, pages=COPY_PAGES, progress=step, sleep=0)
+                copy.execute("PRAGMA journal_mode = DELETE").fetchall()
+            except sqlite3.Error as error:  # a backup's has no code
+                hint = "look at the disk and its free space; nothing was replaced"
+                raise StoreError(f"cannot copy {self._path} to {draft}: {error}", hint) from error
+            finally:
+                copy.close()
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -155,6 +155,13 @@ class HostSection(Section):
     min_disk_free: Size | None = None
 
 
+class RetentionSection(Section):
+    """`[retention]`: how long and how much of what sessions wrote is kept, once they are over; of events, all is."""
+
+    age: PositiveSeconds = 30 * 86_400
+    size: Size = 10 << 30
+
+
 class SessionSection(Section):
     """`[session]`: defaults for the sessions of every category."""
 
@@ -245,6 +252,7 @@ class Config:
     session: SessionSection
     categories: Mapping[str, CategorySection]
     backends: Mapping[str, BackendSection]
+    retention: RetentionSection = field(default_factory=RetentionSection)
 
     @property
     def directory(self) -> Path:
@@ -372,6 +380,7 @@ def _private(config: Config) -> dict[str, object]:
     return {
         "loop": {"cwd": config.loop.cwd, "state": config.loop.state},
         "selector": {"command": _listed(config.selector.command)},
+        "retention": config.retention.model_dump(),
         "session": {key: _listed(getattr(config.session, key)) for key in hooks},
         "categories": {
             name: {key: _listed(getattr(category, key)) for key in own} for name, category in config.categories.items()

@@ -20,6 +20,7 @@ from loop.config import (
     HostSection,
     LoopSection,
     RespawnSection,
+    RetentionSection,
     Section,
     SelectorSection,
     SessionSection,
@@ -35,6 +36,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "respawn": RespawnSection,
     "host": HostSection,
     "session": SessionSection,
+    "retention": RetentionSection,
 }
 NAMED: Mapping[str, type[Section]] = {"categories": CategorySection, "backends": BackendSection}
 
@@ -69,14 +71,15 @@ def from_tables(tables: Mapping[str, object], path: Path) -> Config:
     respawn = _section(RespawnSection, "respawn", tables, problems)
     host = _section(HostSection, "host", tables, problems)
     session = _section(SessionSection, "session", tables, problems)
+    retention = _section(RetentionSection, "retention", tables, problems)
     categories = _named(CategorySection, "categories", tables, problems)
     backends = _named(BackendSection, "backends", tables, problems) or {DEFAULT_BACKEND: BackendSection()}
     problems += _contradictions(selector, categories, backends)
-    if problems or not (loop and selector and allocation and respawn and host and session):
+    if problems or not (loop and selector and allocation and respawn and host and session and retention):
         raise _all_at_once(path, problems)
     good = {name: category for name, category in categories.items() if category}
     known = {name: backend for name, backend in backends.items() if backend}
-    return Config(path, loop, selector, allocation, respawn, host, session, good, known)
+    return Config(path, loop, selector, allocation, respawn, host, session, good, known, retention)
 
 
 def session_env(config: Config, category: str, backend: str) -> dict[str, str]:

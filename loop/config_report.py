@@ -18,7 +18,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
 }
 
 DURATION_KEYS = frozenset(
-    {"every", "jitter", "stagger", "timeout", "max_age", "window", "silence", "grace", "cooldown"}
+    {"every", "jitter", "stagger", "timeout", "max_age", "window", "silence", "grace", "cooldown", "age"}
 )  # fmt: skip
 INHERITED = ("timeout", "silence", "kill_on_silence", "grace", "env_file", "before", "after")
 
@@ -27,7 +27,7 @@ def warnings(config: Config) -> list[str]:
     """What is valid and yet not what its writer may think; one line each."""
     return [
         *_without_effect(config),
-        *_state_in_work_tree(config),
+        *state_in_work_tree(config),
         *about_targets(config),
         *_about_files(config),
         *_about_prompts(config),
@@ -79,7 +79,7 @@ def _given(config: Config) -> Iterator[tuple[str, ...]]:
             yield from ((kind, name, key) for key in type(section).model_fields if key in section.model_fields_set)
 
 
-def _state_in_work_tree(config: Config) -> Iterator[str]:
+def state_in_work_tree(config: Config) -> Iterator[str]:
     """An agent that cleans or resets its work tree must not find the log in it."""
     state = config.state.resolve()
     cwds = {category.cwd or config.loop.cwd for category in config.categories.values()}
@@ -148,7 +148,7 @@ def _origins_of(place: str, section: Section, config: Config) -> Iterator[Origin
 def _readable(key: str, value: object) -> object:
     if key in DURATION_KEYS and isinstance(value, int | float):
         return format_seconds(value)
-    if key == "min_disk_free" and isinstance(value, int):
+    if key in ("min_disk_free", "size") and isinstance(value, int):
         return format_bytes(value)
     if isinstance(value, Mapping):
         return {str(name): item for name, item in value.items()}

@@ -29,6 +29,7 @@ from loop import __version__
 from loop.command import render_argv
 from loop.config import Config, facts
 from loop.config_file import load, session_env
+from loop.filesystem import refuse_network
 from loop.gates import asking
 from loop.home import Home
 from loop.host import measure
@@ -47,7 +48,7 @@ from loop.passes import (
     preview,
     raises_slots,
 )
-from loop.sessions import ingest, locks, proc, rundir, start
+from loop.sessions import ingest, locks, proc, retention, rundir, start
 from loop.sessions.reconcile import reconcile
 from projections.view import restraints
 
@@ -208,6 +209,7 @@ class Loop:
             ingest.ingest(self.journal, run_dir)
         started = self._finish(decided, self.clock.monotonic() - begun)
         self.journal.save_snapshot()
+        self._retain(config)
         return Result(decided, started, observed=observed)
 
     def _await_ends(self, run_dirs: list[str]) -> None:
@@ -307,6 +309,13 @@ class Loop:
             end_argv=[sys.executable, "-I", END, run_dir],
         )
 
+    def _retain(self, config: Config) -> None:
+        """Remove old output, at most once in `retention.EVERY`; one that cannot be deleted is for `doctor` to tell."""
+        with kernel_lock(self.home.retention_lock) as got, contextlib.suppress(OSError):
+            if got and retention.is_due(self.home.retention_lock, self.clock):
+                limits = config.retention
+                retention.sweep(self.journal, self.home.state, self.clock, age=limits.age, size=limits.size)
+
     def _finish(self, decided: Decided, seconds: float) -> tuple[Started, ...]:
         """Append `tick.finished`; returns who started, with the worker's pid once there is one."""
         started: list[Started] = []
@@ -326,6 +335,7 @@ def _refuse_survivors(home: Home) -> None:
     """A store is not begun anew while sessions of one that was here still run: their locks went with it."""
     if home.db.exists():
         return
+    refuse_network(home.state)
     refuse_loss(home.db)  # which says more, where it knows more
     if pids := proc.of_runs(str(home.runs_dir)):
         raise StoreError(

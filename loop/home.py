@@ -49,6 +49,11 @@ class Home:
         return self.state / "pass.lock"
 
     @property
+    def retention_lock(self) -> Path:
+        """Held while old output is removed; its time is when that was last looked at."""
+        return self.state / "retention.lock"
+
+    @property
     def run_lock(self) -> Path:
         """Held by `loop run`, of which there is one."""
         return self.state / "run.lock"

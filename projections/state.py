@@ -31,6 +31,7 @@ UNFOLDED = frozenset(
     {
         "tick.finished",
         "host.suspended",
+        "output.removed",
         "lock.refused",
         "session.adopted",
         "notice.sent",

@@ -26,7 +26,8 @@ COMMANDS = [
     *("status", "plan", "why", "why-not", "sessions", "tail", "log", "show", "backends", "report"),
     *("verify", "replay", "diff", "when", "step", "export", "import"),
     *("run", "tick", "start", "pause", "resume", "drain", "stop"),
-    *("init", "doctor", "demo", "config check", "config show", "timer install", "timer show", "timer remove"),
+    *("init", "doctor", "backup", "demo", "config check", "config show"),
+    *("timer install", "timer show", "timer remove"),
 ]
 
 

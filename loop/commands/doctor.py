@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Literal
 from events.clock import Clock, SystemClock
 from events.errors import ConfigError, LoopError
 from loop import output
+from loop.doctor import answers, guards, holders, machine, outputs, state_directory, work_trees
+from loop.doctor import clock as clocks
 from loop.doctor import config as configs
 from loop.doctor import log as logs
-from loop.doctor import machine, state_directory
 from loop.doctor.check import Check
 from loop.home import Home
 
 if TYPE_CHECKING:
-    pass
+    from loop.config import Config
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -99,10 +100,12 @@ def examine(
         seen = timer.environment(home, environ)
     if config is not None:
         checks += [
-            configs.selector(config, seen),
+            *_selector(config, seen, clock),
             configs.commands(config, seen),
             configs.directories(config),
             *configs.git(config, seen),
+            answers.feasible(config),
+            *work_trees.examine(config),
         ]
     checks += [*state_directory.examine(home, environ)]
     store, log, state = logs.store(home)
@@ -112,13 +115,29 @@ def examine(
         checks += [machine.sqlite(None if log is None else (home, log)), store, state_directory.wal(home)]
         if log is None or state is None:
             return Examination(tuple(checks), 0, None)
+        checks += [guards.triggers(home, log)]
         if log.origin is not None:  # what it tells of this machine, if anything, is of another
             return Examination(tuple(checks), state.position, state.at)
-        checks += [logs.lock_files(home, log, state), logs.run_directories(home, log), logs.fires(state, clock.now())]
+        checks += [
+            clocks.examine(log, state.at, clock),
+            logs.lock_files(home, log, state),
+            holders.witnesses(home, log),
+            holders.held_locks(home, log, state),
+            holders.live_sessions(home, state),
+            outputs.run_directories(home, log),
+            *([] if config is None else [outputs.kept(home, log, config, clock)]),
+            logs.fires(state, clock.now()),
+        ]
         return Examination(tuple(checks), state.position, state.at)
     finally:
         if log is not None:
             log.close()
+
+
+def _selector(config: Config, environ: Mapping[str, str], clock: Clock) -> list[Check]:
+    """Whether it is there, and if it is, whether it answers."""
+    there = configs.selector(config, environ)
+    return [there] if there.level == "fail" else [there, answers.selector(config, environ, clock)]
 
 
 def _mended(check: Check) -> str:

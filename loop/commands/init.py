@@ -243,7 +243,10 @@ def _create_store(path: Path) -> tuple[int, str | None]:
     """Open or make the store; returns its head's position and time. Raises StoreError."""
     from events.store import EventLog
     from loop import __version__
+    from loop.filesystem import refuse_network
 
+    if not path.exists():
+        refuse_network(path.parent)
     log = EventLog.open(path, release=__version__)
     try:
         head = log.head()

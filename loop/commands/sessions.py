@@ -148,6 +148,14 @@ def tail(db: Path, session: str, *, follow: bool, errors: bool, lines: int) -> i
         _, id = unique(log, session, ("session",))
         path = os.path.join(rundir.path_of(str(db.parent), id), "err.log" if errors else "out.log")
         if not os.path.exists(path):
+            from loop.sessions.retention import removal_of
+
+            if removed := removal_of(log, id):
+                when, why = local(str(removed["at"])), removed["why"]
+                raise UsageError(
+                    f"the output of session {id} was removed at {when}, by {why} ([retention] in loop.toml)",
+                    f"its events are kept: loop log --session {id}",
+                )
             raise UsageError(f"session {id} has no output at {path}", f"see: loop log --session {id}")
         with open(path, "rb") as file:
             offset = max(0, os.fstat(file.fileno()).st_size - CHUNK)

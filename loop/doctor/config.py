@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def valid(home: Home) -> tuple[Config | None, list[Check]]:
     from loop.config_file import load
-    from loop.config_report import warnings
+    from loop.config_report import state_in_work_tree, warnings
+    from loop.targets import about_targets
 
     try:
         config = load(home.config)
@@ -29,7 +30,8 @@ def valid(home: Home) -> tuple[Config | None, list[Check]]:
         return None, [Check("config", "fail", error.message, error.hint)]
     count = len(config.categories)
     checks = [Check("config", "ok", f"{home.config}, {count} {'category' if count == 1 else 'categories'}")]
-    if found := warnings(config):
+    elsewhere = {*about_targets(config), *state_in_work_tree(config)}  # checks of their own
+    if found := [line for line in warnings(config) if line not in elsewhere]:
         checks.append(Check("config_warnings", "warn", "\n".join(found), "mend loop.toml, then: loop config check"))
     return config, checks
 

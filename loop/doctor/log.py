@@ -1,4 +1,4 @@
-"""The store against the machine: damage, schema, lock files, run directories, fires."""
+"""The store against the machine: damage, schema, lock files, fires."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from events.envelope import short_id, to_micros
 from events.errors import LoopError
-from events.store import EventLog, Filter
+from events.store import EventLog
 from loop import output
 from loop.doctor.check import Check, listed
 from loop.home import Home
@@ -109,18 +109,6 @@ def _still_alive(state: State, key: str, sessions: Sequence[str], path: str) -> 
         if (pid := locks.holder_of_deleted(path)) is not None:
             return f"process {pid} holds the deleted file"
     return None
-
-
-def run_directories(home: Home, log: EventLog) -> Check:
-    try:
-        names = sorted(os.listdir(home.runs_dir))
-    except FileNotFoundError:
-        names = []
-    alien = [name for name in names if not log.select(Filter(session=name), limit=1)]
-    if alien:
-        detail = f"{len(alien)} in {home.runs_dir} of which the log knows no session: {listed(alien)}"
-        return Check("run_directories", "warn", detail, "was the store replaced? if not, move them away")
-    return Check("run_directories", "ok", f"{len(names)}, all of sessions in the log" if names else "none yet")
 
 
 def fires(state: State, now: int) -> Check:

@@ -72,4 +72,7 @@ def sqlite(store: tuple[Home, EventLog] | None) -> Check:
     if not safe and mode == "wal":
         assert store is not None
         return Check("sqlite", "fail", detail, f"loop doctor --fix; and {mend}", opened(store[0]))
+    if safe and mode not in (None, "wal") and store is not None and store[1].origin is None:
+        detail += ", where readers and writers wait for each other"
+        return Check("sqlite", "warn", detail, "the next pass sets it to wal, or: loop doctor --fix", opened(store[0]))
     return Check("sqlite", "ok", detail) if safe else Check("sqlite", "warn", f"{detail}: slower, and safe", mend)

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from events.place import wal_bytes
-from events.store import WAL_LIMIT
+from events.store import WAL_LIMIT, EventLog
 from loop.doctor.check import Check, Level, listed
+from loop.filesystem import NETWORK_MEND, existing, kind_of, mount_of
 from loop.home import Home
 
-if TYPE_CHECKING:
-    pass
-
 DISK_LOW, DISK_OUT = 1 << 30, 64 << 20  # bytes free
-NETWORK = re.compile(r"nfs\d?|cifs|smb.*|fuse(?!blk|ctl).*|9p|afs|ceph|lustre|glusterfs|gpfs|beegfs|vboxsf|virtiofs")
-FORGETFUL = ("tmpfs", "ramfs")
 
 
 def examine(home: Home, environ: Mapping[str, str]) -> list[Check]:
-    return [_permissions(home), _filesystem(home), _disk(home), _gitignore(home, environ)]
+    return [_permissions(home), _writable(home), _filesystem(home), _disk(home), _gitignore(home, environ)]
 
 
 def _permissions(home: Home) -> Check:
@@ -56,41 +50,39 @@ def _ours(home: Home) -> Iterator[Path]:
             yield from (Path(entry.path) for entry in entries if not entry.is_symlink())
 
 
+def _writable(home: Home) -> Check:
+    """Without a word in the log nothing is started, and no end is recorded; found out without writing."""
+    places = [path for path in (home.state, home.db, home.runs_dir, home.lock_dir) if path.exists()]
+    closed = [str(path) for path in places or [existing(home.state)] if not os.access(path, os.W_OK)]
+    if closed:
+        detail = f"cannot write {listed(closed)}: nothing is started, and ends wait in their run directories"
+        return Check("writable", "fail", detail, "mend its rights, or mount it for writing; the next pass goes on")
+    return Check("writable", "ok", "the store and its directories can be written")
+
+
 def _filesystem(home: Home) -> Check:
     """SQLite's write-ahead log and flock need a file system of this machine."""
-    place = _existing(home.state).resolve()
-    kind, point = _mount(place)
-    if kind is None:
-        return Check("filesystem", "ok", "unknown")
-    if NETWORK.fullmatch(kind):
-        detail = f"{place} is on {kind} ({point}): locks and the log may not hold there"
-        return Check("filesystem", "warn", detail, "name a local directory in loop.state")
-    if kind in FORGETFUL:
-        detail = f"{place} is on {kind} ({point}): a reboot loses the log"
-        return Check("filesystem", "warn", detail, "name a directory on a disk in loop.state")
-    return Check("filesystem", "ok", f"{kind} ({point})")
-
-
-def _mount(place: Path) -> tuple[str | None, str]:
-    """(type, mount point) of the file system of a path without links, from mountinfo; (None, "") where unknown."""
-    found: tuple[str | None, str] = (None, "")
-    try:
-        lines = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return found
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), before.split()[4])
-        # Of two on one point the later covers the earlier.
-        if place.is_relative_to(point) and len(point) >= len(found[1]):
-            found = (after.split()[0], point)
-    return found
+    place = existing(home.state).resolve()
+    name, point = mount_of(place)
+    match kind_of(name):
+        case "network":
+            detail = f"{place} is on {name} ({point}): locks and the log do not hold there; no store is made there"
+            return Check("filesystem", "fail", detail, f"end what runs, move {home.state} away, and {NETWORK_MEND}")
+        case "unsure":
+            detail = f"{place} is on {name} ({point}): if that is another machine's, locks and the log do not hold"
+            return Check("filesystem", "warn", detail, NETWORK_MEND)
+        case "forgetful":
+            detail = f"{place} is on {name} ({point}): a reboot loses the log"
+            return Check("filesystem", "warn", detail, "name a directory on a disk in loop.state")
+        case "unknown":
+            return Check("filesystem", "ok", "unknown")
+    return Check("filesystem", "ok", f"{name} ({point})")
 
 
 def _disk(home: Home) -> Check:
     from loop.duration import format_bytes
 
-    usage = shutil.disk_usage(_existing(home.state))
+    usage = shutil.disk_usage(existing(home.state))
     detail = f"{usage.free / 2**30:.1f} GiB free"
     if usage.free >= DISK_LOW:
         return Check("disk", "ok", detail)
@@ -103,13 +95,27 @@ def wal(home: Home) -> Check:
     if size <= WAL_LIMIT:
         return Check("wal", "ok", f"{size / 2**20:.1f} MiB to be written back")
     detail = f"{home.db}-wal has {size >> 20} MiB: a reader has kept it from being written back"
-    return Check("wal", "warn", detail, f"end it, the next passes do the rest: fuser {home.db}")
+    return Check("wal", "warn", detail, f"end it: fuser {home.db}; then: loop doctor --fix", written_back(home))
+
+
+def written_back(home: Home) -> Callable[[], str]:
+    """A mend: the write-ahead log into the store, as far as readers let it, and its file cut to nothing."""
+
+    def mend() -> str:
+        log = EventLog.open(home.db)
+        try:
+            whole = log.write_back()
+        finally:
+            log.close()
+        return "written back" if whole else f"in part: a reader still keeps it; see who: fuser {home.db}"
+
+    return mend
 
 
 def _gitignore(home: Home, environ: Mapping[str, str]) -> Check:
     from loop.commands.init import ignore, is_ignored, work_tree
 
-    tree = work_tree(_existing(home.state.parent))
+    tree = work_tree(existing(home.state.parent))
     if tree is None:
         return Check("gitignore", "ok", "the state directory is in no git work tree")
     if not home.state.parent.is_dir() or is_ignored(home.state, environ):
@@ -123,8 +129,3 @@ def _gitignore(home: Home, environ: Mapping[str, str]) -> Check:
         return f"added {home.state.name}/ to {path}"
 
     return Check("gitignore", "warn", detail, "loop doctor --fix", mend)
-
-
-def _existing(path: Path) -> Path:
-    """The path, or the nearest one above it that exists."""
-    return next((place for place in (path, *path.parents) if place.exists()), Path("/"))

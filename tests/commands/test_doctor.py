@@ -16,8 +16,9 @@ import pytest
 from events import store
 from events.catalog import ControllerStarted, LoopPaused
 from events.clock import Clock, SystemClock
-from events.errors import ConfigError
+from events.errors import ConfigError, StoreError
 from events.store import EventLog, Filter
+from loop import filesystem
 from loop.commands import doctor, init
 from loop.config_file import load
 from loop.controller import Loop
@@ -266,19 +267,30 @@ def test_a_state_that_git_would_commit_is_ignored_by_fix(home: Home, capsys: pyt
 
 @pytest.mark.parametrize(
     ("kind", "level"),
-    [("ext4", "ok"), ("btrfs", "ok"), ("overlay", "ok"), ("fuseblk", "ok"), ("nfs4", "warn"), ("cifs", "warn"),
-     ("fuse.sshfs", "warn"), ("tmpfs", "warn")],
+    [("ext4", "ok"), ("btrfs", "ok"), ("overlay", "ok"), ("fuseblk", "ok"), ("nfs4", "fail"), ("cifs", "fail"),
+     ("fuse.sshfs", "fail"), ("fuse.mine", "warn"), ("fuse.fuse-overlayfs", "ok"), ("tmpfs", "warn")],
 )  # fmt: skip
-def test_file_systems_of_other_machines_are_warned_of(
+def test_file_systems_of_other_machines_are_refused(
     home: Home, monkeypatch: pytest.MonkeyPatch, kind: str, level: str
 ) -> None:
-    monkeypatch.setattr(state_directory, "_mount", lambda place: (kind, "/mnt"))
+    monkeypatch.setattr(state_directory, "mount_of", lambda place: (kind, "/mnt"))
     assert checks_of(home)["filesystem"].level == level
 
 
+def test_no_store_is_made_on_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystem, "mount_of", lambda place: ("nfs4", "/mnt"))
+    (tmp_path / "loop.toml").write_text(CONFIG)
+    home = at(tmp_path / "loop.toml")
+    with pytest.raises(StoreError, match="is on nfs4"):
+        Loop(home, ENVIRON)
+    with pytest.raises(StoreError, match="is on nfs4"):
+        init.run(tmp_path, selector=None, force=True, as_json=False, environ=ENVIRON)
+    assert not home.state.exists()
+
+
 def test_the_mount_of_a_path_is_the_nearest(tmp_path: Path) -> None:
-    assert state_directory._mount(Path("/proc/self")) == ("proc", "/proc")
-    kind, point = state_directory._mount(tmp_path.resolve())
+    assert filesystem.mount_of(Path("/proc/self")) == ("proc", "/proc")
+    kind, point = filesystem.mount_of(tmp_path.resolve())
     assert kind
     assert tmp_path.resolve().is_relative_to(point)
 

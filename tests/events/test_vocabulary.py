@@ -61,6 +61,7 @@ VOCABULARY = [
     "violation.detected",
     "clock.stepped",
     "host.suspended",
+    "output.removed",
     "controller.started",
     "controller.stopped",
     "notice.sent",
