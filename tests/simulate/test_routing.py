@@ -16,6 +16,7 @@ from tests.bench.contenders import lottery, stride
 from tests.bench.decide import seen
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "routing.md").read_text("utf-8")
 BENCH = "tests/bench/routing.py"
 CAPPED = ("intent, cap 1.75", "fair, cap 1.75")
 
@@ -57,6 +58,20 @@ def test_the_cap_brings_the_selectors_order_under_twice_every_target_and_keeps_t
     for name in CAPPED:
         assert flat[name]["missed"] == []
         assert flat[name]["busy"] > 0.95
+
+
+def test_the_tables_of_the_page_are_those_that_the_bench_prints() -> None:
+    """Their figures take a quarter of an hour to make again; their profiles, policies and columns do not."""
+    done = routing("flat", "skew", "--days", "0.1", "--runs", "1")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    heads = [line for line in lines if line.startswith(("###", "| policy", "|--"))]
+    assert len(heads) == 6
+    assert set(heads) <= set(PAGE.splitlines())
+    tables = PAGE.split("## The tables")[1]
+    rows = Counter(line.split("|")[1] for line in tables.splitlines() if line.startswith("| "))
+    printed = Counter(line.split("|")[1] for line in lines if line.startswith("| "))
+    assert {name: rows[name] for name in printed} == {name: 2 * count for name, count in printed.items()}
 
 
 def test_an_unknown_profile_names_the_known_ones() -> None:
