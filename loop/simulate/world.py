@@ -72,7 +72,8 @@ class World:
             pool: outages(workload.outages, stream(seed, "outage", pool), start) for pool in pools
         }
         self._crashes = outages(workload.crashes, stream(seed, "crash"), start)
-        self._tasks = dict.fromkeys(config.categories, 1)
+        self._tasks: dict[str, list[str]] = {name: [] for name in config.categories}  # not done yet, oldest first
+        self._named = dict.fromkeys(config.categories, 0)  # tasks so far
         self._pids = FIRST_PID
         self._order = 0  # of two things at one instant the one first planned comes first
         self._running: dict[str, Running] = {}
@@ -155,7 +156,14 @@ class World:
         return ask_selector(self.config, view(rehearsal.state, rehearsal.now), {}, dry_run=False)
 
     def _task(self, category: str) -> str:
-        return f"{category}-{self._tasks[category]}"
+        """The oldest task of the category that is not done and that no session works on."""
+        taken = {running.grant.choice.task for running in self._running.values()}
+        found = next((task for task in self._tasks[category] if task not in taken), None)
+        if found is None:
+            self._named[category] += 1
+            found = f"{category}-{self._named[category]}"
+            self._tasks[category].append(found)
+        return found
 
     def _host(self) -> HostMeasured | None:
         """A machine that is within every bound; what agents do to a real one is not modelled."""
@@ -223,10 +231,10 @@ class World:
         held = dict.fromkeys(running.grant.choice.keys, span)
         ends = ingest.judged(files, files.exit, verdict, held)
         ingest.append_end(self._now(), files, ends, how="clean")
-        category = running.grant.choice.category
-        self.tally.ended(category, verdict.outcome)
-        if verdict.outcome == "productive":
-            self._tasks[category] += 1
+        choice = running.grant.choice
+        self.tally.ended(choice.category, verdict.outcome)
+        if verdict.outcome == "productive" and choice.task in self._tasks[choice.category]:
+            self._tasks[choice.category].remove(choice.task)
         self._after(session)
 
     def _after(self, session: str) -> None:

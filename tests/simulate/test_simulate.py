@@ -126,6 +126,21 @@ def test_a_damaged_answer_is_rejected_as_a_real_one_is(tmp_path: Path) -> None:
     assert found["selection.made"] > 5
 
 
+def test_the_selector_names_no_task_that_a_session_works_on_and_so_lanes_fill(tmp_path: Path) -> None:
+    log = simulated(tmp_path, "", "categories.code.lanes=2", "loop.slots=3", "loop.every=2m")
+    live: dict[str, str] = {}
+    most = 0
+    for event in log.events_of(("selection.made", "session.requested", "session.ended")):
+        if event.type == "session.requested" and event.category == "code":
+            live[event.session or ""] = event.data["task"]
+            most = max(most, len(live))
+        elif event.type == "session.ended":
+            live.pop(event.session or "", None)
+        elif event.type == "selection.made":
+            assert not {entry["task"] for entry in event.data["ranking"]} & set(live.values())
+    assert most == 2
+
+
 def test_the_rankings_of_a_store_are_said_again(tmp_path: Path) -> None:
     first = simulated(tmp_path, name="first")
     again = simulated(
