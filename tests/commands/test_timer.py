@@ -55,7 +55,7 @@ class Machine:
         self.bin.mkdir()
         for name, text in (("systemctl", SYSTEMCTL), ("my-agent", "#!/bin/sh\n")):
             self.program(self.bin / name, text)
-        self.program(self.project / "selector", "#!/bin/sh\n")
+        self.program(self.project / "selector", """#!/bin/sh\necho '{"selected": {"category": "code"}}'\n""")
         (self.project / "loop.toml").write_text(CONFIG)
         self.told = directory / "told"
         self.path = f"{self.bin}:/usr/bin:/bin"
