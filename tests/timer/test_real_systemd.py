@@ -64,7 +64,7 @@ def skipped() -> str | None:
     return None if done.returncode == 0 else "no namespaces here"
 
 
-@pytest.mark.skipif("LOOP_REAL_SYSTEMD" not in os.environ, reason="set LOOP_REAL_SYSTEMD=1: not steady beside other tests")
+@pytest.mark.skipif("LOOP_REAL_SYSTEMD" not in os.environ, reason="runs with LOOP_REAL_SYSTEMD=1")
 @pytest.mark.skipif(bool(skipped()), reason=str(skipped()))
 def test_a_real_systemd_fires_and_its_sessions_outlive_the_service(tmp_path: Path) -> None:
     project = tmp_path / "50% of $HOME"
