@@ -95,8 +95,10 @@ def backoff(state: State, config: dict[str, Any], name: str, now: int) -> Backof
     period = schedule.period(config, last)
     since = last - PERIODS * period
     k = sum(since < at <= last for at in noops)
+    if k < NOOPS:
+        return None
     n = sum(since < to_micros(end["at"]) <= now for end in ends)
-    if k < NOOPS or k * ONE_IN < n:
+    if k * ONE_IN < n:
         return None
     until = last + min(2 ** (k - 2), LONGEST) * period
     return Backoff(until, k, n) if last <= now < until else None

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any, Literal, NamedTuple
 
 from events.envelope import to_micros, to_text
-from projections import feedback, schedule
+from projections import feedback, schedule, window
 from projections.feedback import Backoff as Backoff
 from projections.feedback import Gate as Gate
 from projections.feedback import Measure as Measure
@@ -246,31 +246,18 @@ def cooldown_until(state: State, category: str, now: int) -> int | None:
     return ended + length if ended <= now < ended + length else None
 
 
-def counted(state: State, now: int, window: int) -> dict[str, tuple[int, float]]:
-    """Category -> (sessions started, seconds they ran) in the window before `now`.
+def counted(state: State, now: int, length: int) -> dict[str, tuple[int, float]]:
+    """Category -> (sessions started, seconds they ran) in a window of `length` microseconds before `now`.
 
     Windows up to two hours are exact; longer ones count every UTC hour that they touch.
     """
-    if window <= EXACT:
-        parts = [
-            {category: (1, seconds)}
-            for at, category, _, seconds in state.allocation["exact"]
-            if now - window < to_micros(at) <= now
-        ]
+    allocated = state.allocation
+    if length > EXACT:
+        cells = window.over(allocated["hours"], allocated["sum"], now, length)
     else:
-        first, last = first_hour(now, window), first_hour(now, 0)
-        parts = [cells for hour, cells in state.allocation["hours"].items() if first <= hour <= last]
-    counts: dict[str, int] = {}
-    totals: dict[str, float] = {}
-    for part in parts:
-        for category, (started, seconds) in part.items():
-            if category in counts:
-                counts[category] += started
-                totals[category] += seconds
-            else:
-                counts[category] = started
-                totals[category] = seconds
-    return {category: (started, totals[category]) for category, started in counts.items()}
+        recent = (item for item in allocated["exact"] if now - length < to_micros(item[0]) <= now)
+        cells = window.plain({category: [1, micros]} for _, category, _, micros in recent)
+    return {category: (started, micros / 1e6) for category, (started, micros) in cells.items()}
 
 
 def _pool(state: State, pool: str, now: int) -> tuple[Literal["available", "limited", "unknown"], int | None]:
