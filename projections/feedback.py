@@ -88,20 +88,22 @@ def backoff(state: State, config: dict[str, Any], name: str, now: int) -> Backof
     off for min(2**(k - 2), LONGEST) periods from the last NOOP.
     """
     ends = state.supply["ends"].get(name, [])
-    noops = [to_micros(end["at"]) for end in ends if end["noop"]]
-    if len(noops) < NOOPS:
+    times = [end["at"] for end in ends if end["noop"]]
+    if len(times) < NOOPS:
         return None
-    last = noops[-1]
+    last = to_micros(times[-1])
     period = schedule.period(config, last)
+    if not last <= now < last + LONGEST * period:
+        return None
     since = last - PERIODS * period
-    k = sum(since < at <= last for at in noops)
+    k = sum(since < to_micros(at) <= last for at in times)
     if k < NOOPS:
         return None
     n = sum(since < to_micros(end["at"]) <= now for end in ends)
     if k * ONE_IN < n:
         return None
     until = last + min(2 ** (k - 2), LONGEST) * period
-    return Backoff(until, k, n) if last <= now < until else None
+    return Backoff(until, k, n) if now < until else None
 
 
 def wait(state: State, config: dict[str, Any], name: str, now: int) -> Wait | None:

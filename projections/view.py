@@ -17,7 +17,7 @@ from projections.feedback import Gate as Gate
 from projections.feedback import Measure as Measure
 from projections.feedback import Supply as Supply
 from projections.feedback import Wait as Wait
-from projections.fold import EXACT, HOUR, first_hour
+from projections.fold import EXACT, HOUR, hours_touched
 from projections.sessions import Live
 from projections.state import State
 
@@ -367,6 +367,6 @@ def _rates(state: State, config: dict[str, Any], now: int) -> Rates:
         if age >= HOUR:
             break
         recent += age >= 0
-    first, last = first_hour(now, 24 * HOUR), first_hour(now, 0)
-    day = sum(count for hour, count in state.sessions["requests"].items() if first <= hour <= last)
+    requests = state.sessions["requests"]
+    day = sum(requests.get(hour, 0) for hour in hours_touched(now, 24 * HOUR))
     return Rates(recent, config["max_starts_per_hour"], day, config["max_starts_per_day"])
