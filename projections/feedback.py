@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from events.envelope import to_micros
+from events.envelope import to_micros, to_text
 from projections import schedule
 from projections.state import State
 from projections.supply import Said
@@ -95,11 +95,11 @@ def backoff(state: State, config: dict[str, Any], name: str, now: int) -> Backof
     period = schedule.period(config, last)
     if not last <= now < last + LONGEST * period:
         return None
-    since = last - PERIODS * period
-    k = sum(since < to_micros(at) <= last for at in times)
+    since, latest = to_text(max(0, last - PERIODS * period)), to_text(now)  # stored times compare as text
+    k = len([at for at in times if since < at <= times[-1]])
     if k < NOOPS:
         return None
-    n = sum(since < to_micros(end["at"]) <= now for end in ends)
+    n = len([end for end in ends if since < end["at"] <= latest])
     if k * ONE_IN < n:
         return None
     until = last + min(2 ** (k - 2), LONGEST) * period

@@ -205,16 +205,17 @@ def backends(state: State, now: int) -> dict[str, Backend]:
     if config is None:
         return {}
     stopped = restraints(state, now)
-    live = Counter(session["backend"] for session in state.sessions["live"].values())
+    live = dict(Counter(session["backend"] for session in state.sessions["live"].values()))
+    pools = {pool: _pool(state, pool, now) for pool in {each["pool"] for each in config["backends"].values()}}
     found: dict[str, Backend] = {}
     for name, settings in config["backends"].items():
-        availability, until = _pool(state, settings["pool"], now)
+        availability, until = pools[settings["pool"]]
         found[name] = Backend(
             name=name,
             pool=settings["pool"],
             command=settings["command"],
             concurrency=settings["concurrency"],
-            live=live[name],
+            live=live.get(name, 0),
             state=availability,
             until=until,
             paused=f"backend:{name}" in stopped,
@@ -279,12 +280,12 @@ def _held(state: State) -> dict[str, str]:
 
 def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Category]:
     counts = counted(state, now, round(config["window"] * 1_000_000))
-    live = Counter((session["category"], session["status"]) for session in state.sessions["live"].values())
+    live = dict(Counter((session["category"], session["status"]) for session in state.sessions["live"].values()))
     found: dict[str, Category] = {}
     for name, settings in config["categories"].items():
         last = state.allocation["last_started"].get(name)
         started, seconds = counts.get(name, (0, 0.0))
-        ended = started - live[name, "started"]
+        ended = started - live.get((name, "started"), 0)
         wait, gate = feedback.wait(state, config, name, now), feedback.gate(state, config, name, now)
         found[name] = Category(
             name=name,
@@ -301,7 +302,7 @@ def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Cat
             started=started,
             last_started=None if last is None else to_micros(last[0]),
             timeout=round(settings["timeout"] * 1_000_000),
-            requested=live[name, "requested"],
+            requested=live.get((name, "requested"), 0),
             mean_seconds=round(seconds / ended) if ended > 0 and seconds else None,
             supply=feedback.told(wait, gate),
         )
