@@ -90,7 +90,7 @@ def to_text(microseconds: int) -> str:
 
 @lru_cache(64)
 def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 @lru_cache(1_024)  # a view asks for the same instants again and again

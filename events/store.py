@@ -52,6 +52,8 @@ _INSERT = f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * l
 _HEAD = "SELECT position, at, hash FROM events ORDER BY position DESC LIMIT 1"
 _FOLD_COLUMNS = "position, type, version, at, tick, cause, session, category, data"
 
+_new = tuple.__new__  # what a named tuple's own constructor calls, without the call: a replay makes a million
+
 Entropy = Callable[[int], bytes]
 
 
@@ -631,7 +633,7 @@ class EventLog:
         try:
             for position, type, version, at, tick, cause, session, category, data in rows:
                 upcasted = upcast(type, version, loads(data))
-                yield Event(position, type, at, tick, cause, session, category, upcasted)
+                yield _new(Event, (position, type, at, tick, cause, session, category, upcasted))
         except (ValueError, TypeError) as error:
             raise StoreError(f"{self._path}: event {position} cannot be read: {error}", DAMAGED) from error
 

@@ -21,7 +21,7 @@ from loop.policies import POLICIES, intent, most_owed
 from loop.shares import UNIT, Starts, counted
 from projections.view import Backend, Category, Due, Entry, View, time_text
 
-DECIDER = 2
+DECIDER = 3
 
 VERDICTS = (
     "unknown_category",

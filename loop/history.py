@@ -200,7 +200,7 @@ def _walk(found: History, log: EventLog, base: int, upto: int) -> None:
     _find_owed(found, to_text(found.now))
     found.locks = state.locks["acquired"] - acquired
     found.violations = state.locks["violations"] - violations
-    state.allocation["hours"] = {**allocated, **state.allocation["hours"]}
+    state.allocation["hours"], state.allocation["sum"] = {**allocated, **state.allocation["hours"]}, None
     state.selection["hours"] = {**selected, **state.selection["hours"]}
 
 

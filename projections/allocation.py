@@ -1,6 +1,7 @@
-"""What each category really got: sessions started and the minutes they ran, by the hour in which they started.
+"""What each category really got: sessions started and the time they ran, by the hour in which they started.
 
-A session that ended `limited` or `refused` got nothing, so its start is taken back.
+Times are whole microseconds, so that no sum depends on its order. A session that ended `limited` or `refused` got
+nothing, so its start is taken back.
 """
 
 from __future__ import annotations
@@ -8,32 +9,44 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from events.envelope import Event
-from projections.fold import Handlers, Hours, bucket, keep_exact
+from projections import window
+from projections.fold import EXACT, Handlers, Hours, bucket, keep_exact
 
 UNUSED = frozenset({"limited", "refused"})
 
 
 class Allocation(TypedDict):
-    hours: Hours  # hour -> category -> [started, seconds]
-    exact: list[list[Any]]  # [time, category, session, seconds] of the last starts
+    hours: Hours  # hour -> category -> [started, microseconds]
+    sum: window.Sum | None  # of the hours in the allocation window; None where that is counted from exact starts
+    exact: list[list[Any]]  # [time, category, session, microseconds] of the last starts
     open: dict[str, list[str]]  # live session -> [time of its start, category]
     last_started: dict[str, list[Any]]  # category -> [time, total when it started]
     total: int  # starts since the beginning
 
 
 def initial() -> Allocation:
-    return Allocation(hours={}, exact=[], open={}, last_started={}, total=0)
+    return Allocation(hours={}, sum=None, exact=[], open={}, last_started={}, total=0)
+
+
+def configured(state: Allocation, event: Event) -> None:
+    length = round(event.data["window"] * 1_000_000)
+    state["sum"] = window.begin(state["hours"], event.at, length) if length > EXACT else None
 
 
 def started(state: Allocation, event: Event) -> None:
     assert event.session is not None
     assert event.category is not None
-    cell = bucket(state["hours"], event.at, dict).setdefault(event.category, [0, 0.0])
+    hours, sum = state["hours"], state["sum"]
+    if sum is not None:
+        if event.at[:13] not in hours:
+            window.move(sum, hours, event.at)
+        window.add(sum, event.at[:13], event.category, 1, 0)
+    cell = bucket(hours, event.at, dict).setdefault(event.category, [0, 0])
     cell[0] += 1
     state["total"] += 1
     state["open"][event.session] = [event.at, event.category]
     state["last_started"][event.category] = [event.at, state["total"]]
-    keep_exact(state["exact"], [event.at, event.category, event.session, 0.0])
+    keep_exact(state["exact"], [event.at, event.category, event.session, 0])
 
 
 def ended(state: Allocation, event: Event) -> None:
@@ -41,12 +54,14 @@ def ended(state: Allocation, event: Event) -> None:
     if opened is None:
         return
     at, category = opened
-    seconds = event.data.get("seconds") or 0.0
+    micros = round((event.data.get("seconds") or 0) * 1_000_000)
     unused = event.data.get("outcome") in UNUSED
     cell = state["hours"].get(at[:13], {}).get(category)
     if cell is not None:
         cell[0] -= unused
-        cell[1] += seconds
+        cell[1] += micros
+        if state["sum"] is not None:
+            window.add(state["sum"], at[:13], category, -unused, micros)
     state["total"] -= unused
     exact = state["exact"]
     for index in reversed(range(len(exact))):  # from the newest: whoever ends now started lately
@@ -54,11 +69,12 @@ def ended(state: Allocation, event: Event) -> None:
             if unused:
                 del exact[index]
             else:
-                exact[index][3] = seconds
+                exact[index][3] = micros
             break
 
 
 HANDLERS: Handlers = {
+    "loop.configured": configured,
     "session.started": started,
     "session.ended": ended,
     "session.lost": ended,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from events.envelope import to_micros
+from events.envelope import to_micros, to_text
 from projections import schedule
 from projections.state import State
 from projections.supply import Said
@@ -88,18 +88,22 @@ def backoff(state: State, config: dict[str, Any], name: str, now: int) -> Backof
     off for min(2**(k - 2), LONGEST) periods from the last NOOP.
     """
     ends = state.supply["ends"].get(name, [])
-    noops = [to_micros(end["at"]) for end in ends if end["noop"]]
-    if len(noops) < NOOPS:
+    times = [end["at"] for end in ends if end["noop"]]
+    if len(times) < NOOPS:
         return None
-    last = noops[-1]
+    last = to_micros(times[-1])
     period = schedule.period(config, last)
-    since = last - PERIODS * period
-    k = sum(since < at <= last for at in noops)
-    n = sum(since < to_micros(end["at"]) <= now for end in ends)
-    if k < NOOPS or k * ONE_IN < n:
+    if not last <= now < last + LONGEST * period:
+        return None
+    since, latest = to_text(max(0, last - PERIODS * period)), to_text(now)  # stored times compare as text
+    k = len([at for at in times if since < at <= times[-1]])
+    if k < NOOPS:
+        return None
+    n = len([end for end in ends if since < end["at"] <= latest])
+    if k * ONE_IN < n:
         return None
     until = last + min(2 ** (k - 2), LONGEST) * period
-    return Backoff(until, k, n) if last <= now < until else None
+    return Backoff(until, k, n) if now < until else None
 
 
 def wait(state: State, config: dict[str, Any], name: str, now: int) -> Wait | None:

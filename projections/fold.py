@@ -6,7 +6,7 @@ never anything that time alone would change, and stays bounded however long the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -49,7 +49,12 @@ def first_hour(now: int, window: int) -> str:
     return _hour_text(max(0, now - window) // HOUR)
 
 
-@lru_cache(1_024)  # a pass asks for three of them, and the next pass for the same
+def hours_touched(now: int, window: int) -> Iterator[str]:
+    """Every hour that such a window touches; fewer than the hours kept, for windows of some days."""
+    return map(_hour_text, range(max(0, now - window) // HOUR, now // HOUR + 1))
+
+
+@lru_cache(1_024)  # a pass asks for those of a day, and the next pass for the same
 def _hour_text(index: int) -> str:
     return to_text(index * HOUR)[:13]
 

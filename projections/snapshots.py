@@ -7,18 +7,16 @@ wrong.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from events import envelope, lifecycle, upcast
 from events.errors import StoreError
 from events.store import EventLog
-from projections.state import State
+from projections.state import State, uncollected
 
 EVERY = 250  # events between two snapshots, at least
 SHARE = 5  # all snapshots take at most one part in so many of the store: a quarter of what the events take
@@ -36,7 +34,7 @@ def version() -> str:
 
 def load(log: EventLog, upto: int | None = None, progress: Callable[[int], None] | None = None) -> State:
     """The State at `upto` (head without it): the newest usable snapshot and the tail behind it."""
-    with _no_collection():
+    with uncollected():
         return _load(log, log.head().position if upto is None else upto, progress)
 
 
@@ -50,18 +48,6 @@ def _load(log: EventLog, end: int, progress: Callable[[int], None] | None) -> St
     if state is None:
         state = first(log)
     return state.fold(log.events(state.position, end), progress)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without the cycle collector, which looks over a state again and again while it grows, and finds no cycle."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 def first(log: EventLog) -> State:

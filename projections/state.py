@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -59,10 +61,22 @@ def _unknown(event: Event) -> StoreTooNew:
     )
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the cycle collector, which looks over a state again and again while it grows, and finds no cycle."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
 class State:
     """All projections at `position`. `apply` folds the next event in place; `copy` before what must not be kept."""
 
-    __slots__ = ("_parts", "at", "position", *PROJECTIONS)
+    __slots__ = ("_parts", "_routes", "at", "position", *PROJECTIONS)
 
     def __init__(self, position: int = 0, at: str | None = None, parts: dict[str, Any] | None = None) -> None:
         self.position = position
@@ -70,6 +84,9 @@ class State:
         if parts is None:
             parts = {name: module.initial() for name, module in PROJECTIONS.items()}
         self._parts = parts
+        self._routes = {
+            type: tuple((handler, parts[name]) for name, handler in handlers) for type, handlers in ROUTES.items()
+        }
         self.sessions: sessions.Sessions = parts["sessions"]
         self.locks: locks.Locks = parts["locks"]
         self.allocation: allocation.Allocation = parts["allocation"]
@@ -86,7 +103,7 @@ class State:
 
         Raises like `fold`.
         """
-        self.fold((event,))
+        self._fold((event,), None)
 
     def fold(self, events: Iterable[Event], progress: Callable[[int], None] | None = None) -> State:
         """Fold all of `events` in place and return self; `progress` hears the position now and then.
@@ -94,22 +111,27 @@ class State:
         Raises StoreTooNew for an unknown type, StoreError for an event that a fault has made unlike any that we append,
         or that is not the next one.
         """
-        parts, position = self._parts, self.position
+        with uncollected():
+            return self._fold(events, progress)
+
+    def _fold(self, events: Iterable[Event], progress: Callable[[int], None] | None) -> State:
+        routes, position, at = self._routes, self.position, self.at
         try:
             for event in events:
                 assert event.position == position + 1, (event.position, position)
-                handlers = ROUTES.get(event.type)
+                handlers = routes.get(event.type)
                 if handlers is None:
                     raise _unknown(event)
-                for name, handler in handlers:
-                    handler(parts[name], event)
-                self.position = position = event.position
-                self.at = event.at
+                for handler, part in handlers:
+                    handler(part, event)
+                position, at = event.position, event.at
                 if progress is not None and position % 10_000 == 0:
                     progress(position)
         except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
             told = f"{type(error).__name__} {error}"
-            raise StoreError(f"event {self.position + 1} is missing or cannot be folded: {told}", DAMAGED) from error
+            raise StoreError(f"event {position + 1} is missing or cannot be folded: {told}", DAMAGED) from error
+        finally:
+            self.position, self.at = position, at
         return self
 
     def dump(self) -> bytes:

@@ -11,13 +11,13 @@ from collections import Counter
 from typing import Any, Literal, NamedTuple
 
 from events.envelope import to_micros, to_text
-from projections import feedback, schedule
+from projections import feedback, schedule, window
 from projections.feedback import Backoff as Backoff
 from projections.feedback import Gate as Gate
 from projections.feedback import Measure as Measure
 from projections.feedback import Supply as Supply
 from projections.feedback import Wait as Wait
-from projections.fold import EXACT, HOUR, first_hour
+from projections.fold import EXACT, HOUR, hours_touched
 from projections.sessions import Live
 from projections.state import State
 
@@ -205,16 +205,17 @@ def backends(state: State, now: int) -> dict[str, Backend]:
     if config is None:
         return {}
     stopped = restraints(state, now)
-    live = Counter(session["backend"] for session in state.sessions["live"].values())
+    live = dict(Counter(session["backend"] for session in state.sessions["live"].values()))
+    pools = {pool: _pool(state, pool, now) for pool in {each["pool"] for each in config["backends"].values()}}
     found: dict[str, Backend] = {}
     for name, settings in config["backends"].items():
-        availability, until = _pool(state, settings["pool"], now)
+        availability, until = pools[settings["pool"]]
         found[name] = Backend(
             name=name,
             pool=settings["pool"],
             command=settings["command"],
             concurrency=settings["concurrency"],
-            live=live[name],
+            live=live.get(name, 0),
             state=availability,
             until=until,
             paused=f"backend:{name}" in stopped,
@@ -246,31 +247,18 @@ def cooldown_until(state: State, category: str, now: int) -> int | None:
     return ended + length if ended <= now < ended + length else None
 
 
-def counted(state: State, now: int, window: int) -> dict[str, tuple[int, float]]:
-    """Category -> (sessions started, seconds they ran) in the window before `now`.
+def counted(state: State, now: int, length: int) -> dict[str, tuple[int, float]]:
+    """Category -> (sessions started, seconds they ran) in a window of `length` microseconds before `now`.
 
     Windows up to two hours are exact; longer ones count every UTC hour that they touch.
     """
-    if window <= EXACT:
-        parts = [
-            {category: (1, seconds)}
-            for at, category, _, seconds in state.allocation["exact"]
-            if now - window < to_micros(at) <= now
-        ]
+    allocated = state.allocation
+    if length > EXACT:
+        cells = window.over(allocated["hours"], allocated["sum"], now, length)
     else:
-        first, last = first_hour(now, window), first_hour(now, 0)
-        parts = [cells for hour, cells in state.allocation["hours"].items() if first <= hour <= last]
-    counts: dict[str, int] = {}
-    totals: dict[str, float] = {}
-    for part in parts:
-        for category, (started, seconds) in part.items():
-            if category in counts:
-                counts[category] += started
-                totals[category] += seconds
-            else:
-                counts[category] = started
-                totals[category] = seconds
-    return {category: (started, totals[category]) for category, started in counts.items()}
+        recent = (item for item in allocated["exact"] if now - length < to_micros(item[0]) <= now)
+        cells = window.plain({category: [1, micros]} for _, category, _, micros in recent)
+    return {category: (started, micros / 1e6) for category, (started, micros) in cells.items()}
 
 
 def _pool(state: State, pool: str, now: int) -> tuple[Literal["available", "limited", "unknown"], int | None]:
@@ -292,12 +280,12 @@ def _held(state: State) -> dict[str, str]:
 
 def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Category]:
     counts = counted(state, now, round(config["window"] * 1_000_000))
-    live = Counter((session["category"], session["status"]) for session in state.sessions["live"].values())
+    live = dict(Counter((session["category"], session["status"]) for session in state.sessions["live"].values()))
     found: dict[str, Category] = {}
     for name, settings in config["categories"].items():
         last = state.allocation["last_started"].get(name)
         started, seconds = counts.get(name, (0, 0.0))
-        ended = started - live[name, "started"]
+        ended = started - live.get((name, "started"), 0)
         wait, gate = feedback.wait(state, config, name, now), feedback.gate(state, config, name, now)
         found[name] = Category(
             name=name,
@@ -314,7 +302,7 @@ def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Cat
             started=started,
             last_started=None if last is None else to_micros(last[0]),
             timeout=round(settings["timeout"] * 1_000_000),
-            requested=live[name, "requested"],
+            requested=live.get((name, "requested"), 0),
             mean_seconds=round(seconds / ended) if ended > 0 and seconds else None,
             supply=feedback.told(wait, gate),
         )
@@ -380,6 +368,6 @@ def _rates(state: State, config: dict[str, Any], now: int) -> Rates:
         if age >= HOUR:
             break
         recent += age >= 0
-    first, last = first_hour(now, 24 * HOUR), first_hour(now, 0)
-    day = sum(count for hour, count in state.sessions["requests"].items() if first <= hour <= last)
+    requests = state.sessions["requests"]
+    day = sum(requests.get(hour, 0) for hour in hours_touched(now, 24 * HOUR))
     return Rates(recent, config["max_starts_per_hour"], day, config["max_starts_per_day"])

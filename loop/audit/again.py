@@ -25,7 +25,7 @@ from events.store import EventLog
 from loop.audit.checks import Tally
 from loop.decider import DECIDER, decide
 from projections import snapshots
-from projections.state import State
+from projections.state import State, uncollected
 from projections.view import view
 
 SEGMENT = 10_000  # events
@@ -123,6 +123,11 @@ def workers_for(events: int) -> int:
 
 def replay(log: EventLog, segment: Segment) -> tuple[Found, Found]:
     """Fold one segment again: (its decisions, its snapshots). Never raises for what the log says."""
+    with uncollected():
+        return _replayed(log, segment)
+
+
+def _replayed(log: EventLog, segment: Segment) -> tuple[Found, Found]:
     decisions, kept = Tally("decisions"), Tally("snapshots")
     others = 0
     state = State.load(segment.state)

@@ -104,11 +104,13 @@ def _started_by_hour(log: EventLog, state: State, tally: Tally) -> None:
     hours = state.allocation["hours"]
     sql = "SELECT hour, category, started, seconds FROM spawns_by_category WHERE hour >= ?"
     found = {(hour, name): (count, secs) for hour, name, count, secs in _kept(log, sql, hours)}
-    folded = {(hour, name): tuple(cell) for hour, cells in hours.items() for name, cell in cells.items()}
+    folded = {
+        (hour, name): (count, micros / 1e6) for hour, cells in hours.items() for name, (count, micros) in cells.items()
+    }
     tally.checked += len(found)
     for key in sorted(found.keys() | folded.keys()):
         ours, theirs = folded.get(key, (0, 0.0)), found.get(key, (0, 0.0))
-        if ours[0] != theirs[0] or not math.isclose(ours[1], theirs[1], rel_tol=1e-9, abs_tol=1e-6):
+        if ours[0] != theirs[0] or not math.isclose(ours[1], theirs[1], rel_tol=1e-9, abs_tol=1e-3):
             _differ(tally, f"started (count, seconds) in hour {key[0]} of {key[1]}", ours, theirs)
 
 

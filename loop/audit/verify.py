@@ -22,6 +22,7 @@ from loop.audit.again import SEGMENT, Again, Segment, workers_for
 from loop.audit.checks import Check, Report, Tally
 from loop.audit.conduct import Conduct
 from projections import snapshots
+from projections.state import uncollected
 
 Progress = Callable[[int, int], None]
 
@@ -53,7 +54,8 @@ def verify(
     walk = _Walk(log, workers_for(total - log.base().position) if workers is None else workers)
     intervals, projections = Tally("lock_intervals"), Tally("projections")
     try:
-        whole = _read(log, rows, walk, total, progress)
+        with uncollected():
+            whole = _read(log, rows, walk, total, progress)
         with audit.still(log):  # what others appended meanwhile is a handful, so this is short
             if whole:
                 _read(log, rows, walk, END)

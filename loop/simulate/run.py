@@ -20,6 +20,7 @@ from loop.simulate.selector import modelled
 from loop.simulate.tally import Tally, figures
 from loop.simulate.workload import Workload
 from loop.simulate.world import World
+from projections.state import uncollected
 
 START = 1_893_456_000 * MICRO
 """2030-01-01: always the same, so that the same seed is the same log, and ahead of the present, so that whoever reads
@@ -75,7 +76,7 @@ def simulate(
             world.bind(transaction)
             world.begin()
         while world.next < end:
-            with log.transaction() as transaction:
+            with uncollected(), log.transaction() as transaction:
                 world.bind(transaction)
                 last = transaction.head + BATCH
                 while world.next < end and transaction.head < last:

@@ -79,7 +79,7 @@ FIGURES: dict[str, Callable[[Any], object]] = {
     ),
     "started (count, seconds)": lambda state: _first(
         _first(state.allocation["hours"].values()).values()
-    ).__setitem__(1, 0.5),
+    ).__setitem__(1, 500_000),
     "ends lost in hour 2026-11-23T14": lambda state: (
         state.outcomes["counts"].setdefault("2026-11-23T14", {}).update(lost=50)
     ),

@@ -39,7 +39,7 @@ def bench(directory: Path) -> Iterator[Line]:
             pair = Pair(log, bare, batch, transactions)
             pair.ours()  # the rows for the peer's first turn
             name = "append, one a transaction" if batch == 1 else f"append, {batch} a transaction"
-            goal = Goal("ratio", "≥", 0.7) if batch == 1 else None
+            goal = Goal("ratio", "≥", 0.85) if batch == 1 else None
             yield paired(name, "events/s", ROUNDS, pair.ours, pair.peer, goal)
 
 

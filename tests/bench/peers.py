@@ -1,23 +1,21 @@
 """Appending and reading back, against the `eventsourcing` package on SQLite: `pip install -e .[bench]`.
 
 Its application saves the very same facts as events of an aggregate, with its own settings (WAL, synchronous=FULL, as
-ours). It neither chains hashes nor keeps private parts aside. Reading back, it only makes its domain events again,
-while ours folds every projection.
+ours). It neither chains hashes nor keeps private parts aside. How it reads back is told in `tests.bench.replays`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import Any
 
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 
 from events.store import EventLog
-from projections.state import State
+from tests.bench import replays
 from tests.bench.append import request
 from tests.bench.fold import EVENTS
 from tests.bench.history import store
@@ -25,8 +23,6 @@ from tests.bench.measure import Goal, Line, paired
 
 ROUNDS = 40
 BATCHES = {1: 40, 100: 2}  # events in a transaction -> transactions in a round
-REPLAYED = 20_000
-PAGE = 1_000
 
 
 class Session(Aggregate):
@@ -43,17 +39,7 @@ def bench(directory: Path) -> Iterator[Line]:
         name = f"append beside eventsourcing, {'one' if batch == 1 else batch} a transaction"
         yield paired(name, "events/s", ROUNDS, pair.ours, pair.peer, Goal("ratio", "≥", 1) if batch == 1 else None)
         pair.close()
-    db = store(directory, EVENTS).db
-    peer = Pair(directory / "peers-replay", 100, REPLAYED // 100)
-    peer.peer()
-
-    def fold() -> float:
-        with closing(EventLog.read(db)) as log:
-            begun = process_time()
-            return State().fold(log.events()).position / (process_time() - begun)
-
-    yield paired("replay beside eventsourcing", "events/s", 5, fold, peer.replay, Goal("ratio", "≥", 5))
-    peer.close()
+    yield from replays.bench(directory, store(directory, EVENTS).db)
 
 
 class Pair:
@@ -85,15 +71,6 @@ class Pair:
                 self.session.request(grant)
             self.application.save(self.session)
         return len(grants) / (perf_counter() - begun)
-
-    def replay(self) -> float:
-        """Their events read back in order, as domain events, per second of CPU time."""
-        recorder, mapper, begun, count = self.application.recorder, self.application.mapper, process_time(), 0
-        while page := recorder.select_notifications(start=count + 1, limit=PAGE):
-            for notification in page:
-                mapper.to_domain_event(notification)
-            count += len(page)
-        return count / (process_time() - begun)
 
     def close(self) -> None:
         self.log.close()

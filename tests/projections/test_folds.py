@@ -132,7 +132,7 @@ def test_no_window_reaches_into_the_future() -> None:
 
 def test_minutes_go_to_the_hour_of_the_start() -> None:
     story = given(configured(), running("s1"), after(hours=3), over("s1", seconds=10_800))
-    assert story.state.allocation["hours"] == {"2026-11-23T14": {"code": [1, 10_800.0]}}
+    assert story.state.allocation["hours"] == {"2026-11-23T14": {"code": [1, 10_800_000_000]}}
 
 
 @for_all(st.integers(0, 10_000), st.integers(1, 60), st.data())

@@ -157,7 +157,7 @@ def test_a_clock_set_back_before_everything_kept_loses_nothing_new() -> None:
     story.now = envelope.to_micros("1970-01-01T00:00:00Z")
     story.happens(running("late"), over("late"))
     assert story.state.sessions["requests"]["1970-01-01T00"] == 1
-    assert story.state.allocation["hours"]["1970-01-01T00"] == {"code": [1, 60.0]}
+    assert story.state.allocation["hours"]["1970-01-01T00"] == {"code": [1, 60_000_000]}
     assert story.view().rates.day == 1
 
 
