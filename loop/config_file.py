@@ -25,7 +25,7 @@ from loop.config import (
     SessionSection,
     expanded,
 )
-from loop.config_presets import TASK_IN_PROGRAM, PresetSection, filled_in, programs_of_the_selector, runs_its_prompt
+from loop.config_presets import TASK_IN_PROGRAM, PresetSection, filled_in, runs_its_prompt, tasks_in_programs
 from loop.config_values import name_problem
 from loop.home import parse_toml, read_text, resolved
 
@@ -225,7 +225,7 @@ def _contradictions(
         if name in category.locks:
             yield f"[categories.{name}] locks: {name!r} is its own key already; leave it out"
         yield from _missing_commands(name, category, backends)
-        yield from programs_of_the_selector(name, category, backends)
+        yield from tasks_in_programs(name, category, backends)
     targets = [category.target for category in categories.values() if category and category.target is not None]
     if targets and not any(targets):
         yield "[categories]: every target is 0; give one category a share, or leave all targets out"

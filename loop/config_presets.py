@@ -5,9 +5,10 @@ A backend's own keys come first, then the preset's; a preset of the file may its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -37,19 +38,25 @@ class PresetSection(Section):
     env: Env = Field(default_factory=dict)
 
 
+class Known(NamedTuple):
+    """A preset, and the name of the one whose parser reads for it."""
+
+    preset: Preset
+    parser: str | None
+
+
+NOTHING = Preset(command=())
+
+
 def filled_in(
     backends: Mapping[str, BackendSection | None], presets: Mapping[str, PresetSection | None], problems: list[str]
 ) -> dict[str, BackendSection | None]:
     """The backends with what their presets give. One whose preset has a problem is None, like any other's."""
-    known: dict[str, tuple[Preset, str | None] | None] = {}
-    for name, section in presets.items():
-        known[name] = None if section is None else _own(name, section, problems)
-    return {
-        name: None if section is None else _filled(name, section, known, problems) for name, section in backends.items()
-    }
+    own = {name: _own(name, section, problems) if section else None for name, section in presets.items()}
+    return {name: _filled(name, section, own, problems) if section else None for name, section in backends.items()}
 
 
-def programs_of_the_selector(
+def tasks_in_programs(
     name: str, category: CategorySection, backends: Mapping[str, BackendSection | None]
 ) -> Iterator[str]:
     """Where a prompt is a program, words of the selector must not be part of it."""
@@ -64,84 +71,73 @@ def runs_its_prompt(command: Sequence[str]) -> bool:
     return Path(command[0]).name in SHELLS and tuple(command[-2:]) == ("-c", "{prompt}")
 
 
-def _own(name: str, section: PresetSection, problems: list[str]) -> tuple[Preset, str | None] | None:
-    """A preset of the file, and whose parser reads for it; None, and its problem noted."""
+def _own(name: str, section: PresetSection, problems: list[str]) -> Known | None:
+    """A preset of the file; None, and its problem noted, where it is none."""
     place = f"[presets.{name}]"
     if name in BUILTIN:
         problems.append(f'{place}: {name} is there already; choose another name and write base = "{name}"')
         return None
     try:
-        base = None if section.base is None else preset(section.base)
-        if section.parser is not None and preset(section.parser).parse is None:
-            problems.append(f"{place} parser: preset {section.parser} reads nothing; leave the key out")
-            return None
+        base = Known(NOTHING, None) if section.base is None else _known(section.base)
+        parser = base.parser if section.parser is None else _reading(section.parser)
     except ConfigError as error:
-        problems.append(f"{place}: {error.message}")
+        problems.append(f"{place} {error.message}")
         return None
-    command = section.command or (base and base.command)
+    command = section.command or base.preset.command
     if not command:
-        problems.append(f'{place}: no command; write command = ["my-agent"], or base = "claude"')
+        problems.append(f'{place} no command; write command = ["my-agent"], or base = "claude"')
         return None
-    parser = section.parser or (section.base if base and base.parse else None)
-    made = Preset(
+    made = replace(
+        base.preset,
         command=command,
-        prompt=section.prompt if section.prompt is not None else base.prompt if base else ("{prompt}",),
-        exit_codes={**(base.exit_codes if base else {}), **section.exit_codes},
-        limit_patterns=section.limit_patterns if section.limit_patterns is not None else _patterns(base),
-        evidence=section.evidence or (base.evidence if base else None),
-        env={**(base.env if base else {}), **section.env},
+        prompt=base.preset.prompt if section.prompt is None else section.prompt,
+        exit_codes={**base.preset.exit_codes, **section.exit_codes},
+        limit_patterns=base.preset.limit_patterns if section.limit_patterns is None else section.limit_patterns,
+        evidence=section.evidence or base.preset.evidence,
+        env={**base.preset.env, **section.env},
     )
-    return made, parser
-
-
-def _patterns(base: Preset | None) -> tuple[str, ...]:
-    return () if base is None else base.limit_patterns
+    return Known(made, parser)
 
 
 def _filled(
-    name: str, section: BackendSection, own: Mapping[str, tuple[Preset, str | None] | None], problems: list[str]
+    name: str, section: BackendSection, own: Mapping[str, Known | None], problems: list[str]
 ) -> BackendSection | None:
+    """The section with what its preset gives; None, and its problem noted, where that cannot be."""
     place = f"[backends.{name}]"
     if section.args and (section.preset is None or section.command is not None):
         problems.append(f"{place} args: they go into a preset's command; write them into command")
         return None
-    if section.preset is None:
-        if section.parser is not None:
-            return section if _reads(place, section.parser, problems) else None
-        return section
-    if section.preset in own:
-        found = own[section.preset]
-        if found is None:
-            return None
-        base, parser = found
-    else:
-        try:
-            base = preset(section.preset)
-        except ConfigError as error:
-            problems.append(f"{place} preset: {error.message}")
-            return None
-        parser = section.preset if base.parse else None
-    if section.parser is not None and not _reads(place, section.parser, problems):
+    try:
+        parser = None if section.parser is None else _reading(section.parser)
+        if section.preset is None:
+            return section
+        known = own[section.preset] if section.preset in own else _known(section.preset, own)
+    except ConfigError as error:
+        problems.append(f"{place} {error.message}")
         return None
-    given = section.model_fields_set
+    if known is None:  # a preset of the file, whose problem is noted
+        return None
+    base, given = known.preset, section.model_fields_set
     values = {
         "command": section.command or (*base.command, *section.args, *base.prompt),
         "exit_codes": {**base.exit_codes, **section.exit_codes},
         "limit_patterns": section.limit_patterns if "limit_patterns" in given else base.limit_patterns,
         "evidence": section.evidence or base.evidence,
-        "parser": section.parser or parser,
+        "parser": parser or known.parser,
         "env": {**base.env, **section.env},
     }
     # What the file sets stays known as such: `config show --origin` tells the two apart.
     return BackendSection.model_construct(given, **{**dict(section), **values})
 
 
-def _reads(place: str, parser: str, problems: list[str]) -> bool:
-    """Whether there is such a parser; if not, that is a problem."""
-    try:
-        if preset(parser).parse is not None:
-            return True
-        problems.append(f"{place} parser: preset {parser} reads nothing; leave the key out")
-    except ConfigError as error:
-        problems.append(f"{place} parser: {error.message}")
-    return False
+def _known(name: str, also: Iterable[str] = ()) -> Known:
+    """A preset that is there without the file. Raises ConfigError."""
+    found = preset(name, also)
+    return Known(found, name if found.parse else None)
+
+
+def _reading(name: str) -> str:
+    """The name of a preset that has a parser. Raises ConfigError."""
+    if preset(name).parse is None:
+        raise ConfigError(f"parser: preset {name} reads nothing; leave the key out")
+    return name

@@ -49,4 +49,5 @@ PRESET = Preset(
     prompt=("--", "{prompt}"),
     parse=parse,
     exit_codes=EXIT_CODES,
+    limit_patterns=(r"\bError code: 529\b",),  # an overload ends with exit code 1, and a sentence
 )

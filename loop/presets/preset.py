@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Usage = dict[str, int | float | None]
+Usage = dict[str, int | float | None]  # a session's own outcome file may count other things, in fractions
+Refusal = Literal["failed", "limited"]
 USAGE = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_micros")
 MOST = 10**15  # of anything counted: beyond it a number is a mistake
 LATEST = 4_102_444_800  # 2100, in seconds since the epoch: a reset beyond it is a mistake
@@ -42,7 +43,7 @@ class Result:
     the names of USAGE; `resume_token` is what the agent calls the session.
     """
 
-    outcome: Literal["failed", "limited"] | None = None
+    outcome: Refusal | None = None
     reason: str | None = None
     error: str | None = None
     resets_at: float | None = None
@@ -100,8 +101,10 @@ def micros(dollars: object) -> int | None:
 
 
 def instant(seconds: object) -> float | None:
-    """`value` if it is a plausible time in seconds since the epoch."""
-    return float(number) if (number := count(seconds)) and number <= LATEST else None
+    """A plausible time in seconds since the epoch."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LATEST:
+        return None
+    return float(seconds)
 
 
 def token(value: object) -> str | None:

@@ -11,10 +11,10 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 from events.errors import ConfigError
-from loop.presets.preset import Output, Result
+from loop.presets.preset import Output, Refusal, Result, count, instant, table, text, token
 from loop.presets.registry import preset
 from loop.sessions.rundir import HEAD, TAIL, Reader
 from loop.text import visible
@@ -22,7 +22,7 @@ from loop.text import visible
 MAX_LINE = 1 << 20  # bytes of one line that is read
 END = 16 << 10  # bytes of each stream's end that patterns are tried on
 MAX_PATTERN_LINE = 2000  # characters of one line that they see
-MAX_SUMMARY = 2000
+MAX_SUMMARY, MAX_REASON = 2000, 64  # characters
 
 
 NOTHING = Result()
@@ -68,7 +68,23 @@ def _parsed(name: str, lines: _Lines, session: str, ended_at: float) -> Result:
         raise ConfigError(f"the parser of preset {name!r} failed: {type(error).__name__}: {error}", "mend it") from None
     if not isinstance(found, Result):
         raise ConfigError(f"the parser of preset {name!r} gave no Result but {type(found).__name__}", "mend it")
-    return found
+    return _sound(found)
+
+
+def _sound(result: Result) -> Result:
+    """What of a result the log can hold: a plug-in's may have been made of anything."""
+    used = table(result.usage).items()
+    reason = text(result.reason)
+    return Result(
+        outcome=result.outcome if result.outcome in get_args(Refusal) else None,
+        reason=None if reason is None else visible(reason, MAX_REASON),
+        error=text(result.error),
+        resets_at=instant(result.resets_at),
+        usage={str(name): count(number) for name, number in used} or None,
+        resume_token=token(result.resume_token),
+        summary=text(result.summary),
+        limited=result.limited is True or result.outcome == "limited",
+    )
 
 
 class _Lines:

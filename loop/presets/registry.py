@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from importlib import import_module
 
 from events.errors import ConfigError
@@ -12,15 +13,16 @@ BUILTIN = ("claude", "codex", "gptme", "shell")
 GROUP = "loop.presets"
 
 
-def preset(name: str) -> Preset:
+def preset(name: str, also: Iterable[str] = ()) -> Preset:
     """The preset of this name; ours come first, so that no package can replace them unseen.
 
-    Raises ConfigError for a name that nobody has, and for a plug-in that cannot be loaded or is no preset.
+    `also`: further names that its writer may have meant. Raises ConfigError for a name that nobody has, and for a
+    plug-in that cannot be loaded or is no preset.
     """
     if name in BUILTIN:
         found: object = import_module(f"loop.presets.{name}").PRESET
     else:
-        found = _plugin(name)
+        found = _plugin(name, also)
     if not isinstance(found, Preset):
         raise ConfigError(
             f"preset {name!r} of an installed package is no loop.presets.preset.Preset but {type(found).__name__}",
@@ -29,13 +31,14 @@ def preset(name: str) -> Preset:
     return found
 
 
-def _plugin(name: str) -> object:
+def _plugin(name: str, also: Iterable[str]) -> object:
     from importlib.metadata import entry_points  # which reads the names of everything that is installed
 
     entries = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in entries:
-        near = difflib.get_close_matches(name, [*BUILTIN, *entries], n=1)
-        there = f"did you mean {near[0]}?" if near else f"there are: {', '.join([*BUILTIN, *entries])}"
+        known = [*BUILTIN, *entries, *also]
+        near = difflib.get_close_matches(name, known, n=1)
+        there = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
         raise ConfigError(f"no preset {name!r}; {there}", f"name one of them, or add your own under [presets.{name}]")
     try:
         return entries[name].load()
