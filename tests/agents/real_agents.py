@@ -111,6 +111,7 @@ class Bench:
             text = (self.project.directory / ".loop" / "runs" / session / f"{name}.log").read_text()
             text = text.replace(str(self.project.directory), "/project").replace(str(self.home), "/home/agent")
             text = text.replace(str(install.CACHE), "/opt/agents").replace(session, "SESSION")
+            text = re.sub(r"[\w-]*pytest-of-[\w-]*", "-project", text)  # how an agent names a directory's own
             text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:8080", text)
             kept = Path(directory) / f"{self.agent}-{self.scenario}.{name}"
             kept.write_text(text if name == "out" else text[-KEPT_ERR:])
