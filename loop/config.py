@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -47,7 +47,9 @@ from loop.config_values import (
     Words,
 )
 from loop.home import DEFAULT_STATE, resolved
-from loop.sessions.rundir import Reader
+
+if TYPE_CHECKING:
+    from loop.sessions.rundir import Reader
 
 DEFAULT_BACKEND = "default"
 

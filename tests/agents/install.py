@@ -19,8 +19,8 @@ def install() -> dict[str, str]:
     """Install what is missing; returns why, for each agent that cannot be had or does not start."""
     missing: dict[str, str] = {}
     for agent, package in NPM.items():
-        steps = [["npm", "install", "--prefix", str(CACHE / "node"), "--no-audit", "--no-fund", "--silent", package]]
-        if why := _have(agent, package, steps):
+        step = ["npm", "install", "--prefix", str(CACHE / "node"), "--no-audit", "--no-fund", "--loglevel=error"]
+        if why := _have(agent, package, [[*step, package]]):
             missing[agent] = why
     for agent, package in PIP.items():
         python = str(CACHE / agent / "bin" / "python")
@@ -66,5 +66,8 @@ def _fails(command: list[str]) -> str | None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
+    if done.returncode == 0:
+        return None
     lines = (done.stderr or done.stdout).strip().splitlines()
-    return None if done.returncode == 0 else (lines[-1] if lines else f"exit code {done.returncode}")[:300]
+    telling = [line for line in lines if "error" in line.lower()] or lines
+    return f"{Path(command[0]).name}: {' '.join(telling[:2]) or f'exit code {done.returncode}'}"[:300]

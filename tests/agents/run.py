@@ -18,6 +18,8 @@ sys.path.insert(0, str(HERE))
 
 import install  # noqa: E402
 
+AGENTS_OWN = ("ANTHROPIC_", "CLAUDE", "CODEX_", "OPENAI_", "GPTME_")  # variables that would lead them elsewhere
+
 
 class Tally:
     """How many tests came to what."""
@@ -37,6 +39,8 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.record is not None:
         os.environ["RECORD"] = str(asked.record.resolve())
+    for name in [name for name in os.environ if name.startswith(AGENTS_OWN)]:
+        del os.environ[name]
     tally, missing = Tally(), install.install()
     for agent, why in missing.items():
         os.environ[f"MISSING_{agent.upper()}"] = why
