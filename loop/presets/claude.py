@@ -1,7 +1,7 @@
 """Claude Code: `claude -p`, whose stream ends in one `result` record.
 
-Edits and shell commands are allowed, and whatever else would ask is denied, since nobody is there to answer. Variables
-switch off what has no place in an unattended run: its updates.
+Shell commands are allowed, and edits in the working directory and in the run directory, where the outcome file goes;
+whatever else would ask is denied, since nobody is there to answer. A variable switches off its updates of itself.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _usage(result: Mapping[str, Any]) -> Usage | None:
 PRESET = Preset(
     command=(
         "claude", "-p", "--output-format", "stream-json", "--verbose", "--permission-mode", "acceptEdits",
-        "--allowedTools=Bash",
+        "--allowedTools=Bash", "--add-dir={run_dir}",
     ),
     prompt=("--", "{prompt}"),
     parse=parse,

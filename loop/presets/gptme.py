@@ -26,7 +26,7 @@ def parse(output: Output) -> Result:
             one: Usage = {name: count(used.get(name)) for name in USAGE[:-1]}
             total = _added(total, {**one, "cost_micros": micros(metadata.get("cost"))})
     return Result(
-        usage=total if output.whole else None,
+        usage=total if output.whole() else None,
         resume_token=token(output.session) if began else None,
         summary=said,
     )

@@ -22,13 +22,13 @@ TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 class Output:
     """What a session printed, bounded. Everything in it is hostile: any shape may come.
 
-    `records` are the JSON objects that fill a line of stdout, in order. `whole` is False where the middle of the
-    output was not kept, or a line was too long to be read: a sum over the records would then be too small. `ended_at`
-    is in seconds since the epoch.
+    `records` are the JSON objects that fill a line of stdout, in order, read as they are asked for. `whole`, once they
+    were gone through, is False where the middle of the output was not kept or a line was too long to be read: a sum of
+    the records is then too small. `ended_at` is in seconds since the epoch.
     """
 
     records: Iterable[dict[str, Any]]
-    whole: bool
+    whole: Callable[[], bool]
     session: str
     ended_at: float
 

@@ -61,9 +61,8 @@ def _parsed(name: str, lines: _Lines, session: str, ended_at: float) -> Result:
     parse = preset(name).parse
     if parse is None:
         return NOTHING
-    records = list(lines)
     try:
-        found = parse(Output(records, lines.whole, session, ended_at))
+        found = parse(Output(lines, lambda: lines.whole, session, ended_at))
     except Exception as error:  # a plug-in's; the session must end in the log all the same
         raise ConfigError(f"the parser of preset {name!r} failed: {type(error).__name__}: {error}", "mend it") from None
     if not isinstance(found, Result):

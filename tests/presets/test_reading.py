@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import tracemalloc
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def test_no_record_makes_a_parser_raise_or_say_what_the_log_cannot_hold(
 ) -> None:
     parse = preset(parser).parse
     assert parse is not None
-    result = parse(Output(found, True, "s1", time.time()))
+    result = parse(Output(found, lambda: True, "s1", time.time()))
     for name, number in (result.usage or {}).items():
         assert number is None or (isinstance(number, int) and number >= 0), name
     verdict = judge(exited(1), None, evidence="outcome", exit_codes={}, commits=None, reading=Reading(result))
@@ -97,6 +98,16 @@ def test_of_an_endless_output_only_what_is_kept_is_read_and_a_sum_over_it_is_unk
     cut = read(str(tmp_path), "s1", {"parser": "gptme", "limit_patterns": []}, time.time()).result
     assert (cut.usage, cut.summary) == (None, "the last")
     assert time.monotonic() - began < 10
+
+
+def test_records_are_not_all_kept_at_once(tmp_path: Path) -> None:
+    (tmp_path / "out.log").write_text('{"type": "noise"}\n' * 100_000)
+    tracemalloc.start()
+    try:
+        read(str(tmp_path), "s1", {"parser": "gptme", "limit_patterns": []}, time.time())
+        assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_line_too_long_is_passed_over_and_what_follows_is_read(tmp_path: Path) -> None:
