@@ -114,6 +114,10 @@ def test_a_line_too_long_is_passed_over_and_what_follows_is_read(tmp_path: Path)
     long = json.dumps({**REFUSED, "result": "x" * (reading.MAX_LINE + 5)})
     assert read_lines(tmp_path, [long, SUCCESS]).result.outcome is None
     assert read_lines(tmp_path, [SUCCESS, long]).result.outcome is None
+    assert read_lines(tmp_path, [SUCCESS, "x" * reading.MAX_LINE + json.dumps(REFUSED)]).result.outcome is None
+    answer = {"type": "message", "role": "assistant", "metadata": {"usage": {"input_tokens": 5}}}
+    assert read_lines(tmp_path, [answer], "gptme").result.usage is not None
+    assert read_lines(tmp_path, [answer, long], "gptme").result.usage is None
 
 
 @pytest.mark.parametrize("made", ["missing", "link", "fifo", "directory"])
