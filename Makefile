@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test slow lint install bench dist clean
+.PHONY: demo test slow agents lint install bench dist clean
 
 demo: $(INSTALLED)  ## The whole loop at work, in half a minute
 	$(BIN)/loop demo
@@ -15,6 +15,9 @@ test: $(INSTALLED)  ## All tests that are quick
 
 slow: $(INSTALLED)  ## The tests that take more than 20 seconds each
 	$(BIN)/python -m pytest -m slow
+
+agents: $(INSTALLED)  ## The real agents, from their packages, under loop, on a model server on loopback
+	$(BIN)/python tests/agents/run.py
 
 lint: $(INSTALLED)  ## Style, types, and which room may import which
 	$(BIN)/ruff check

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -34,6 +34,7 @@ from loop.config_values import (
     Names,
     Parallel,
     PathText,
+    Patterns,
     PositiveSeconds,
     Prompt,
     Ratio,
@@ -43,8 +44,12 @@ from loop.config_values import (
     Size,
     SomeNames,
     Text,
+    Words,
 )
 from loop.home import DEFAULT_STATE, resolved
+
+if TYPE_CHECKING:
+    from loop.sessions.rundir import Reader
 
 DEFAULT_BACKEND = "default"
 
@@ -211,10 +216,19 @@ class CategorySection(Section):
 
 
 class BackendSection(Section):
-    """`[backends.NAME]`: a way to run an agent. `pool` None means a pool of its own, by the backend's name."""
+    """`[backends.NAME]`: a way to run an agent. `pool` None means a pool of its own, by the backend's name.
+
+    `preset` gives whatever the table itself leaves out (`loop.config_presets`); a section of a Config has it filled in.
+    """
 
     pool: Name | None = None
+    preset: Name | None = None
     command: SessionArgv | None = None
+    args: Words = ()
+    exit_codes: ExitCodes = Field(default_factory=dict)
+    limit_patterns: Patterns = ()
+    evidence: Literal["exit"] | None = None
+    parser: Name | None = None
     env: Env = Field(default_factory=dict)
     concurrency: Count | None = None
     max_runs_per_day: Count | None = None
@@ -276,6 +290,29 @@ class Config:
         command = self.categories[category].command or self.backends[backend].command
         assert command is not None, f"{category} on {backend} has no command; reading the config checks that"
         return command
+
+    def _runs_own(self, category: str) -> bool:
+        """Whether sessions of a category are no run of their backend's agent."""
+        return self.categories[category].command is not None
+
+    def evidence_of(self, category: str, backend: str) -> Literal["outcome", "git", "exit"]:
+        """What counts as evidence: what the category says, or else its backend."""
+        own = self.categories[category]
+        if "evidence" in own.model_fields_set or self._runs_own(category):
+            return own.evidence
+        return self.backends[backend].evidence or own.evidence
+
+    def exit_codes_of(self, category: str, backend: str) -> Mapping[int, str]:
+        """The exit codes that mean an outcome, the category's over its backend's."""
+        own = self.categories[category].exit_codes
+        return own if self._runs_own(category) else {**self.backends[backend].exit_codes, **own}
+
+    def reader_of(self, category: str, backend: str) -> Reader:
+        """How the result of a session is read. Nobody reads what a category's own command prints."""
+        section = self.backends[backend]
+        if self._runs_own(category):
+            return {"parser": None, "limit_patterns": []}
+        return {"parser": section.parser, "limit_patterns": list(section.limit_patterns)}
 
     @lru_cache(1024)  # noqa: B019 - asked for at every grant, and a pass has one config
     def session_of(self, category: str) -> SessionSettings:
@@ -385,8 +422,20 @@ def _private(config: Config) -> dict[str, object]:
         "categories": {
             name: {key: _listed(getattr(category, key)) for key in own} for name, category in config.categories.items()
         },
-        "backends": {name: {"command": _listed(backend.command)} for name, backend in config.backends.items()},
+        "backends": {name: _private_backend(backend) for name, backend in config.backends.items()},
     }
+
+
+def _private_backend(backend: BackendSection) -> dict[str, object]:
+    """What it runs, and how that is read, where it is: a backend that only has a command keeps the hash it had."""
+    reading = {
+        "preset": backend.preset,
+        "parser": backend.parser,
+        "evidence": backend.evidence,
+        "exit_codes": {str(code): outcome for code, outcome in sorted(backend.exit_codes.items())},
+        "limit_patterns": list(backend.limit_patterns),
+    }
+    return {"command": _listed(backend.command), **{key: value for key, value in reading.items() if value}}
 
 
 def _listed(value: object) -> object:

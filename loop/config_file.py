@@ -26,6 +26,7 @@ from loop.config import (
     SessionSection,
     expanded,
 )
+from loop.config_presets import TASK_IN_PROGRAM, PresetSection, filled_in, runs_its_prompt, tasks_in_programs
 from loop.config_values import name_problem
 from loop.home import parse_toml, read_text, resolved
 
@@ -38,7 +39,11 @@ SECTIONS: Mapping[str, type[Section]] = {
     "session": SessionSection,
     "retention": RetentionSection,
 }
-NAMED: Mapping[str, type[Section]] = {"categories": CategorySection, "backends": BackendSection}
+NAMED: Mapping[str, type[Section]] = {
+    "categories": CategorySection,
+    "backends": BackendSection,
+    "presets": PresetSection,
+}
 
 AnySection = TypeVar("AnySection", bound=Section)
 Problems = list[str]
@@ -73,7 +78,9 @@ def from_tables(tables: Mapping[str, object], path: Path) -> Config:
     session = _section(SessionSection, "session", tables, problems)
     retention = _section(RetentionSection, "retention", tables, problems)
     categories = _named(CategorySection, "categories", tables, problems)
-    backends = _named(BackendSection, "backends", tables, problems) or {DEFAULT_BACKEND: BackendSection()}
+    presets = _named(PresetSection, "presets", tables, problems)
+    written = _named(BackendSection, "backends", tables, problems) or {DEFAULT_BACKEND: BackendSection()}
+    backends = filled_in(written, presets, problems)
     problems += _contradictions(selector, categories, backends)
     if problems or not (loop and selector and allocation and respawn and host and session and retention):
         raise _all_at_once(path, problems)
@@ -97,12 +104,16 @@ def session_env(config: Config, category: str, backend: str) -> dict[str, str]:
 def prompt_of(config: Config, category: str, values: Mapping[str, str]) -> str:
     """What fills `{prompt}` for one session: the category's `prompt` or `prompt_file`, with `values` filled in.
 
-    Empty where it has neither. Raises ConfigError where the file cannot be read.
+    Empty where it has neither. Raises ConfigError where the file cannot be read, or is a program with `{task}` in it.
     """
     section = config.categories[category]
     if section.prompt_file is not None:
         path = resolved(config.directory, section.prompt_file)
-        return render_loosely(_read_named(path, f"categories.{category}.prompt_file"), values)
+        text = _read_named(path, f"categories.{category}.prompt_file")
+        commands = (config.command_of(category, backend) for backend in config.backends_of(category))
+        if "{task}" in text and any(map(runs_its_prompt, commands)):
+            raise ConfigError(f"{path} (categories.{category}.prompt_file): {TASK_IN_PROGRAM}", "mend that file")
+        return render_loosely(text, values)
     return render(section.prompt or "", values)
 
 
@@ -217,6 +228,7 @@ def _contradictions(
         if name in category.locks:
             yield f"[categories.{name}] locks: {name!r} is its own key already; leave it out"
         yield from _missing_commands(name, category, backends)
+        yield from tasks_in_programs(name, category, backends)
     targets = [category.target for category in categories.values() if category and category.target is not None]
     if targets and not any(targets):
         yield "[categories]: every target is 0; give one category a share, or leave all targets out"

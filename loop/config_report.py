@@ -138,11 +138,17 @@ def _origins_of(place: str, section: Section, config: Config) -> Iterator[Origin
                 value, given = config.loop.cwd, "cwd" in config.loop.model_fields_set
         elif isinstance(section, BackendSection) and key == "pool" and value is None:
             value = place.removeprefix("backends.")
-        origin = config.path.name if given else "default"
+        origin = config.path.name if given else _otherwise(section, key, value)
         if key == "env":
             yield from (Origin(f"{place}.env.{name}", "***", origin) for name in value)
         else:
             yield Origin(f"{place}.{key}", _readable(key, value), origin)
+
+
+def _otherwise(section: Section, key: str, value: object) -> str:
+    """Where the value of a key comes from that the file does not set."""
+    preset = section.preset if isinstance(section, BackendSection) and key != "pool" else None
+    return f"preset {preset}" if preset is not None and value else "default"
 
 
 def _readable(key: str, value: object) -> object:

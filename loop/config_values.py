@@ -101,6 +101,22 @@ def _argv(allowed: frozenset[str] | None) -> Callable[[object], tuple[str, ...]]
     return validate
 
 
+def _words(value: object) -> tuple[str, ...]:
+    """Words of an argv, templates like those of a command; none is fine."""
+    return () if value == [] else _argv(PLACEHOLDERS)(value)
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(pattern, str) and pattern for pattern in value):
+        raise ValueError(f'{value!r} is no list of regular expressions; write ["usage limit reached"]')
+    for pattern in value:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    return tuple(value)
+
+
 def _env(value: object) -> Mapping[str, str]:
     """Environment variables. No message holds a value: it may be a secret."""
     if not isinstance(value, dict):
@@ -160,6 +176,8 @@ Prompt = Annotated[str, PlainValidator(_templated(PLACEHOLDERS - {"prompt"}, _te
 LiteralArgv = Annotated[tuple[str, ...], PlainValidator(_argv(None))]
 GateArgv = Annotated[tuple[str, ...], PlainValidator(_argv(frozenset({"category"})))]
 SessionArgv = Annotated[tuple[str, ...], PlainValidator(_argv(PLACEHOLDERS))]
+Words = Annotated[tuple[str, ...], PlainValidator(_words)]
+Patterns = Annotated[tuple[str, ...], PlainValidator(_patterns)]
 Env = Annotated[Mapping[str, str], PlainValidator(_env)]
 ExitCodes = Annotated[Mapping[int, str], PlainValidator(_exit_codes)]
 Aliases = Annotated[Mapping[str, str], PlainValidator(_aliases)]

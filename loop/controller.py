@@ -269,6 +269,7 @@ class Loop:
         settings = config.session_of(choice.category)
         run_dir = rundir.path_of(str(self.home.state), grant.session)
         values = placeholders(grant.session, choice, run_dir)
+        exit_codes = config.exit_codes_of(choice.category, choice.backend)
         return rundir.Spec(
             schema="loop.spec/1",
             session=grant.session,
@@ -304,8 +305,9 @@ class Loop:
             lock_dir=str(self.home.lock_dir),
             state_dir=str(self.home.state),
             config=str(self.home.config),
-            evidence=config.categories[choice.category].evidence,
-            exit_codes={str(code): word for code, word in config.categories[choice.category].exit_codes.items()},
+            evidence=config.evidence_of(choice.category, choice.backend),
+            exit_codes={str(code): word for code, word in exit_codes.items()},
+            reader=config.reader_of(choice.category, choice.backend),
             end_argv=[sys.executable, "-I", END, run_dir],
         )
 

@@ -23,6 +23,7 @@ from events.catalog import (
 )
 from events.envelope import to_micros, to_text
 from loop.journal import Journal, Writing
+from loop.presets.reading import read as read_result
 from loop.sessions import outcome, rundir
 from projections.sessions import Live
 
@@ -160,6 +161,7 @@ def judged(files: Files, exit: rundir.ExitFile, verdict: outcome.Verdict, held: 
             "seconds": round(exit["seconds"], 3),
             "evidence": None if verdict.evidence is None else Evidence(kind=verdict.evidence, what=verdict.what or ""),
             "usage": verdict.usage,
+            "resume_token": verdict.resume_token,
             "done_category": verdict.category,
             "done_task": verdict.task,
             "resets_at": resets_at,
@@ -172,7 +174,7 @@ def judged(files: Files, exit: rundir.ExitFile, verdict: outcome.Verdict, held: 
             "text": None if exit["error"] is None else exit["error"]["text"][:4000],
         }
     )
-    if verdict.outcome != "limited":
+    if not verdict.limited:
         return [ended]
     return [ended, BackendLimited(pool=files.spec["pool"], until=resets_at, source="session")]
 
@@ -197,12 +199,15 @@ def held_of(end: rundir.EndFile) -> dict[str, Interval]:
 def _verdict(files: Files, exit: rundir.ExitFile) -> outcome.Verdict:
     spec = files.spec
     commits = _commits(spec) if spec["evidence"] == "git" else None
+    reader = spec.get("reader")
+    ended_at = to_micros(exit["at"]) / 1e6
     return outcome.judge(
         exit,
         outcome.read_outcome_file(spec["loop_env"]["LOOP_OUTCOME"]),
         evidence=spec["evidence"],
         exit_codes=spec["exit_codes"],
         commits=commits,
+        reading=None if reader is None else read_result(files.run_dir, spec["session"], reader, ended_at),
     )
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, cast, get_args
 
+from loop.presets.preset import Usage
+from loop.presets.reading import Reading
 from loop.sessions.rundir import Evidence, ExitFile
 from loop.text import visible
 
@@ -29,7 +31,6 @@ Outcome = Literal[
     "productive", "noop", "unproven", "blocked", "failed", "limited", "refused", "timed_out", "stalled", "cancelled",
     "lost",
 ]  # fmt: skip
-Usage = dict[str, int | float]
 
 _KILLED: dict[str, Outcome] = {"timeout": "timed_out", "silence": "stalled", "cancelled": "cancelled"}
 
@@ -56,7 +57,11 @@ class Malformed:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome, why (`reason`, a code), on what evidence, and whether it may earn a respawn (`proved`)."""
+    """The outcome, why (`reason`, a code), on what evidence, and whether it may earn a respawn (`proved`).
+
+    `limited`: its backend refused work, until `resets_at`, whatever the outcome. `resume_token` is the agent's own name
+    of the session.
+    """
 
     outcome: Outcome
     reason: str
@@ -69,6 +74,8 @@ class Verdict:
     task: str | None
     summary: str | None
     resets_at: str | None
+    limited: bool
+    resume_token: str | None
 
 
 class _Bad(Exception):
@@ -214,19 +221,30 @@ def judge(
     evidence: Evidence,
     exit_codes: Mapping[str, str],
     commits: int | None,
+    reading: Reading | None = None,
 ) -> Verdict:
     """What a worker that ran came to; pure. `commits`: those that carry its trailer, None where nobody can say.
+    `reading`: what its output says, None where nobody reads it.
 
     Raises ValueError for an exit file of a session without a worker: that is `session.spawn_failed`, no outcome.
     """
     if exit["stage"] != "worker":
         raise ValueError(f"no worker ran (stage {exit['stage']}): there is no outcome to judge")
     told = file if isinstance(file, OutcomeFile) else OutcomeFile()
-    outcome, reason, kind, what, proved = _judge(exit, file, told, evidence, exit_codes, commits)
+    reading = reading or Reading()
+    outcome, reason, kind, what, proved = _judge(exit, file, told, reading, evidence, exit_codes, commits)
+    result = reading.result
+    usage = None if told.usage is None and result.usage is None else {**(told.usage or {}), **(result.usage or {})}
     return Verdict(
         outcome, reason, kind, what, proved,
-        told.grade, told.usage, told.category, told.task, told.summary, told.resets_at,
+        told.grade, usage, told.category, told.task, told.summary or result.summary,
+        told.resets_at or _iso(result.resets_at), outcome == "limited" or result.limited, result.resume_token,
     )  # fmt: skip
+
+
+def _iso(seconds: float | None) -> str | None:
+    """Seconds since the epoch as the log writes a time."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 _Judged = tuple[Outcome, str, Literal["claimed", "observed"] | None, str | None, bool]
@@ -236,6 +254,7 @@ def _judge(
     exit: ExitFile,
     file: OutcomeFile | Malformed | None,
     told: OutcomeFile,
+    reading: Reading,
     evidence: Evidence,
     exit_codes: Mapping[str, str],
     commits: int | None,
@@ -248,12 +267,16 @@ def _judge(
         return "failed", "bad_outcome_file", "observed", f"outcome file {file.why}", False
     if told.outcome is not None:
         return told.outcome, "outcome_file", "claimed", "outcome file", told.outcome == "productive"
+    if (result := reading.result).outcome is not None:
+        return result.outcome, result.reason or "agent_result", "observed", "the agent's result", False
     if code is not None and str(code) in exit_codes:
         mapped = exit_codes[str(code)]
         if mapped not in get_args(Outcome):
             raise ValueError(f"exit_codes maps {code} to {mapped!r}, which is no outcome")
         outcome = cast("Outcome", mapped)
         return outcome, "exit_codes", "claimed", f"exit code {code}", outcome == "productive"
+    if code != 0 and reading.pattern is not None:
+        return "limited", "limit_pattern", "observed", f"output matches {reading.pattern!r}", False
     if signal is not None:
         return "failed", "signal", "observed", f"signal {signal}", False
     if code is None:

@@ -30,7 +30,20 @@ class RunDirError(Exception):
     """A file of a run directory is not what it must be. It is never guessed at; look at the file."""
 
 
-class Spec(TypedDict):
+class Reader(TypedDict):
+    """How a backend's result is read: by which preset's parser, and by which patterns where that says nothing."""
+
+    parser: str | None
+    limit_patterns: list[str]
+
+
+class _SinceReaders(TypedDict, total=False):
+    """What the spec of a session that an older loop started does not have."""
+
+    reader: Reader
+
+
+class Spec(_SinceReaders):
     """`spec.json`: everything the shim needs but the configured environment, whose values are never on disk."""
 
     schema: Literal["loop.spec/1"]
