@@ -39,6 +39,7 @@ class Session:
     rule: str
     backend: str
     task: str
+    parent: str | None
     started: int | None = None
     at: int = 0
     end: str | None = None
@@ -254,8 +255,9 @@ class Watch:
             self._may_start(category, settings, data, now)
         self._asked_for(category, data, event.tick, now)
         session = Session(
-            category, event.position, data["keys"], data["chain"], data["rule"], data["backend"], data["task"], at=now
-        )
+            category, event.position, data["keys"], data["chain"], data["rule"], data["backend"], data["task"],
+            data["parent"], at=now,
+        )  # fmt: skip
         self._in_chain(session, data["parent"], now)
         self.sessions[name] = self.live[name] = session
         self._requests.append(now)
@@ -432,13 +434,8 @@ class Watch:
             return
         if self._answer is not None and self._answer.at <= session.at:
             self._answer.used[session.category] -= session.rule not in ("manual", "respawn", "allowlist")
-        for other in self.sessions.values():  # whom a voided request followed has its respawn still to come
-            if other.followed and other.category == session.category and other.chain == session.chain - 1:
-                other.followed = any(
-                    each is not session and each.rule == "respawn" and each.at >= other.ended and each.end is not None
-                    and each.chain == session.chain and each.category == other.category
-                    for each in self.sessions.values()
-                )  # fmt: skip
+        if session.parent is not None:  # its respawn is still to come
+            self.sessions[session.parent].followed = False
 
     # ── for the end of a run ──────────────────────────────────────────────────────────────────────────────────────────
 
