@@ -1,7 +1,7 @@
 """What goes wrong in a run: a seed draws its own mix, so that no fault hides behind another in all of them.
 
-Rates are chances per occasion (a step, a launch, a session, a fire), lengths are seconds. A mix leaves out about half of
-the faults altogether: what only shows when one kind strikes alone is found as well as what needs two.
+Rates are chances per occasion (a step, a launch, a session, a fire). A mix leaves out about half of the faults
+altogether: what only shows when one kind strikes alone is found as well as what needs two.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from loop.simulate.chance import stream
 
 RATES = {
     "crash": (0.0005, 0.004),  # a process dies between any two steps: statements, transactions, launches
-    "kill_shim": (0.02, 0.2),  # a session's shim is killed, its worker with it or not
-    "hide": (0.2, 0.8),  # … of those: what lives on hides from the sweep, and nobody can know whether it does
+    "kill_shim": (0.05, 0.25),  # a session's shim is killed, its worker with it or not
+    "hide": (0.4, 0.9),  # … of those: what lives on hides from the sweep, and nobody can know whether it does
     "lose_ingest": (0.05, 0.5),  # the process that should ingest an end never comes
     "stillborn": (0.01, 0.1),  # a shim dies before it claims its session
     "launch_error": (0.01, 0.1),

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil
 from typing import Any
 
@@ -83,7 +84,7 @@ class Watch:
         self._pools: dict[str, tuple[int, int | None]] = {}  # since, until
         self._assessed: dict[str, list[tuple[int, bool]]] = {}  # category -> its last 20 ends: when, NOOP?
         self._all_assessed: list[str] = []
-        self._chain_end: dict[str, tuple[int, str, str]] = {}  # category -> when its last session ended, how, code
+        self._chain_end: dict[str, tuple[int, str]] = {}  # category -> when its last session ended, and how
         self._requests: list[int] = []
         self._tick: dict[str, Any] = {}
         self._served: set[str] = set()
@@ -207,7 +208,7 @@ class Watch:
         owed = {n: Fraction(str(e["target"])) / whole * following - starts[n] for n, e in stated.items()}
         if sorted(netted) != sorted(stated):
             self._break(f"the safety net is over {netted}")
-        for first, then in zip(netted, netted[1:], strict=False):
+        for first, then in pairwise(netted):
             if owed[then] - owed[first] > Fraction(following, 100_000):  # targets are rounded to millionths
                 self._break(f"{first} comes before {then}, which is owed more: {owed}")
 
@@ -247,7 +248,8 @@ class Watch:
         self._unrestrained(category, data["backend"], now)
         self._backend_takes(data["backend"], now)
         self._within_rates(now)
-        if self._host is None or now - self._host[0] > self._max_age or self._host[1] > config["host"]["max_load_per_cpu"]:
+        most = config["host"]["max_load_per_cpu"]
+        if self._host is None or now - self._host[0] > self._max_age or self._host[1] > most:
             self._break(f"{category} starts on a host that is busy or was not measured: {self._host}")
         if data["rule"] != "manual":
             if settings["parallel"] is False:
@@ -319,7 +321,7 @@ class Watch:
             total = sum(counts[name] for name in self._config["categories"])
             most = max(1, ceil(Fraction(str(self._config["max_ratio"])) * share * (total + 1)))
             if counts[category] + 1 > most:
-                self._break(f"{category} has {counts[category]} of {total} starts, and {most} are the most after one more")
+                self._break(f"{category} has {counts[category]} of {total} starts; {most} are the most after one more")
         self._rested(category, settings, data["rule"], now)
 
     def _rested(self, category: str, settings: dict[str, Any], rule: str, now: int) -> None:
@@ -334,13 +336,14 @@ class Watch:
                 self._break(f"{category} starts while it backs off: {k} NOOPs of {n}")
         if rule == "respawn" or category not in self._chain_end:
             return
-        at, outcome, code = self._chain_end[category]
+        at, outcome = self._chain_end[category]
         length = self._period if settings["cooldown"] is None else round(settings["cooldown"] * 1_000_000)
-        excused = outcome in ("productive", "limited") or code in ("command_not_found", "not_executable", "argv_too_long")
+        excused = outcome in ("productive", "limited")  # and failures of a backend's own command, which are none here
         if settings["cooldown"] is None and excused:
             return
         if at <= now < at + length:
-            self._break(f"{category} starts {(now - at) // 1_000_000} s after it ended {outcome}, and cools down {length}")
+            seconds = (now - at) // 1_000_000
+            self._break(f"{category} starts {seconds} s after it ended {outcome}, and cools down {length // 1_000_000}")
 
     def _asked_for(self, category: str, data: dict[str, Any], tick: str | None, now: int) -> None:
         """By the rule that it names: the selector's last answer, the net, an operator, or a respawn that is due."""
@@ -430,7 +433,7 @@ class Watch:
             and (grade is None or grade >= lowest)
         )  # fmt: skip
         if code != "voided":
-            self._chain_end[session.category] = (now, session.end, code)
+            self._chain_end[session.category] = (now, session.end)
             return
         if self._answer is not None and self._answer.at <= session.at:
             self._answer.used[session.category] -= session.rule not in ("manual", "respawn", "allowlist")

@@ -52,7 +52,8 @@ from loop.simulate.workload import Trouble, Workload, load
 HOUR = 3_600 * MICRO
 LOOK = 300 * MICRO  # between two looks of the controller
 FAULTY = 24 * HOUR
-SETTLING = 7 * HOUR  # more than the allocation window, the longest back-off, wait and hiding together with a clock set back
+# More than the allocation window, the longest back-off or wait, and a clock set back by all that it can be.
+SETTLING = 7 * HOUR
 CALM = 5 * HOUR
 NEVER = 2**62
 SLACK = 20 * 60 * MICRO  # from a deadline to the look that must have noticed
@@ -175,7 +176,7 @@ class World:
                 entry.append(LoopResumed(scope="backend", name=name, reason=None), actor="operator")
 
     def _judge_liveness(self, since: int) -> None:
-        """Once faults have stopped: everybody is served, slots fill, nobody outlives its deadline, nothing restrains."""
+        """Once faults have stopped: all are served, slots fill, nobody outlives its deadline, nothing restrains."""
         served = self.watch.started_since(since)
         wanted = {name for name, category in self.config.categories.items() if category.parallel is True}
         if missing := sorted(wanted - served.keys()):
@@ -356,9 +357,10 @@ class World:
     def _drifted(self, answer: Selection, config: Config) -> Selection:
         """What a selector that changed, or failed, may print instead."""
         random = self._random["selector"]
+        unheard_of = [{"category": "unheard-of"}, {"category": "code"}]
         payloads: list[Any] = [
             None, [], {}, {"choices": ["code"]}, {"selected": 7}, {"all_scores": {}}, {"all_scores": {"code": "high"}},
-            {"alternatives": [{"category": "unheard-of"}, {"category": "code"}]}, {"alternatives": ["code"]}, {"tier": 3, "selected": {"category": "release"}},
+            {"alternatives": unheard_of}, {"alternatives": ["code"]}, {"tier": 3, "selected": {"category": "release"}},
             {"all_scores": {"code": 0.5, "triage": 0.5, "audit": 0.1}}, {"selected": None, "alternatives": []},
         ]  # fmt: skip
         payload = random.choice(payloads)

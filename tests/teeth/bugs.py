@@ -6,8 +6,6 @@ Where the product has changed, mend the entry so that it plants the same mistake
 
 from __future__ import annotations
 
-import __future__
-
 import inspect
 import textwrap
 from dataclasses import dataclass
@@ -40,8 +38,7 @@ class Bug:
         source = textwrap.dedent(source.replace(self.was, self.becomes))
         body = source[source.index("def ") :]  # without its decorators
         names: dict[str, object] = {}
-        code = compile(body, f"<planted {self.name}>", "exec", __future__.annotations.compiler_flag, dont_inherit=True)
-        exec(code, function.__globals__, names)
+        exec(compile(body, f"<planted {self.name}>", "exec"), function.__globals__, names)
         planted = names[function.__name__]
         assert isinstance(planted, FunctionType)
         function.__code__ = planted.__code__
@@ -89,8 +86,10 @@ BUGS = (
         "other_locks_of_a_category_forgotten", "loop.decider:_lock_held",
         "for key in category.locks:", "for key in ():",
     ),
-    Bug("pause_of_a_category_ignored", "loop.decider:_restrained", 'for scope in ("all", f"category:{category.name}"):',
-        'for scope in ("all",):'),
+    Bug(
+        "pause_of_a_category_ignored", "loop.decider:_restrained",
+        'for scope in ("all", f"category:{category.name}"):', 'for scope in ("all",):',
+    ),
     Bug("instant_used_twice", "loop.passes:is_used", "before >= to_text(nominal)", "before > to_text(nominal)"),
     Bug("old_answer_used", "projections.view:_answer", "asked_now or 0 <= age <=", "asked_now or 0 <= 0 <="),
     Bug("gate_error_is_work", "loop.decider:_gate_error", 'in ("work", "no_work")', 'in ("work", "no_work", "error")'),
@@ -102,7 +101,10 @@ BUGS = (
     Bug("second_pass_after_one_end", "loop.controller:Loop.session_ended", "if session in entry", "if None in entry"),
     Bug("rate_ignored", "loop.decider:_rate_limited", "rates.hour + more >= rates.hour_limit", "False"),
     Bug("net_without_limit", "loop.decider:_no_slot", 'candidate.rule == "allowlist" and', "False and"),
-    Bug("company_for_who_must_be_alone", "loop.decider:_not_alone", 'category.parallel == "alone" and present', "False"),
+    Bug(
+        "company_for_who_must_be_alone", "loop.decider:_not_alone",
+        'category.parallel == "alone" and present', "False",
+    ),
     Bug("start_not_charged", "loop.fair:closed", " - UNIT * (name in charged)", " - 0"),
     Bug(  # a clock that was set back is believed
         "step_back_unrecorded", "events.store:EventLog._begin", 'transaction.append(stepped, actor="store")', "pass",
