@@ -455,6 +455,7 @@ class Watch:
 
     def compare(self, state: Any) -> None:
         """The product's projections at head against this bookkeeping."""
+        assert state.position == self.position, (state.position, self.position)
         now = micros(self._at)
         first, last = max(0, now - round(self._config["window"] * 1_000_000)) // HOUR, now // HOUR
         hours = state.allocation["hours"].items()
@@ -463,6 +464,17 @@ class Watch:
             if first <= micros(f"{hour}:00:00.000000Z") // HOUR <= last:
                 counted.update({name: started for name, (started, _) in cells.items() if started})
         started = sum(session.started is not None for session in self.sessions.values())
+        lately, lowest = now - self._period, self._config["respawn"]["min_grade"]
+        due = {
+            each["session"]
+            for each in state.outcomes["due"]
+            if micros(each["at"]) > lately and (each["grade"] is None or each["grade"] >= lowest)
+        }
+        earned = {
+            name
+            for name, each in self.sessions.items()
+            if each.may_respawn and not each.followed and each.ended > lately
+        }
         pairs = {
             "live sessions": (set(state.sessions["live"]), set(self.live)),
             "locks": ({key: held["token"] for key, held in state.locks["held"].items()}, self._holders),
@@ -471,6 +483,11 @@ class Watch:
             "requests": (state.sessions["requested"], len(self.sessions)),
             "starts in the window": (+counted, self._starts(now)),
             "assessed ends": ([each["session"] for each in state.outcomes["assessed"]], self._all_assessed),
+            "respawns due": (due, earned),
+            "last ends": (
+                {name: last["outcome"] for name, last in state.outcomes["last"].items()},
+                {name: outcome for name, (_, outcome) in self._chain_end.items()},
+            ),
             "same-lock violations": (state.locks["violations"], 0),
         }
         for what, (theirs, ours) in pairs.items():

@@ -275,6 +275,8 @@ class World:
                     again = watch.loop.fire(Fire("timer", nominal=watch.tried))
                     if again.decided is not None:
                         raise Broken(f"an instant was used twice: {to_text(watch.tried or 0)}")
+        if self._controller is watch and self.clock.time % HOUR < LOOK:
+            self.watch.compare(watch.loop.journal.refresh())
         self.machine.forget(self.watch.live)
 
     def _race(self) -> None:

@@ -43,7 +43,7 @@ def one(name: str) -> int:
         return BROKEN
     for count, seed in enumerate(seeds(), start=1):
         if (text := failure(seed)) is not None:
-            print(f"caught by seed {seed}, the {count}. tried: {text.splitlines()[0].partition(': ')[2]}")
+            print(f"caught by seed {seed}, the {count}. tried: {text.splitlines()[0].partition(': ')[2][:160]}")
             return CAUGHT
     print(f"not caught by any of {SEEDS} seeds")
     return MISSED
