@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test slow lint install bench dist clean
+.PHONY: demo test slow teeth lint install bench dist clean
 
 demo: $(INSTALLED)  ## The whole loop at work, in half a minute
 	$(BIN)/loop demo
@@ -15,6 +15,9 @@ test: $(INSTALLED)  ## All tests that are quick
 
 slow: $(INSTALLED)  ## The tests that take more than 20 seconds each
 	$(BIN)/python -m pytest -m slow
+
+teeth: $(INSTALLED)  ## Hundreds of simulated seeds, and known bugs that they must catch
+	$(BIN)/python tests/teeth/run.py
 
 lint: $(INSTALLED)  ## Style, types, and which room may import which
 	$(BIN)/ruff check
