@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test slow agents lint install bench dist clean
+.PHONY: demo test slow teeth agents lint install bench dist clean
 
 demo: $(INSTALLED)  ## The whole loop at work, in half a minute
 	$(BIN)/loop demo
@@ -18,6 +18,9 @@ slow: $(INSTALLED)  ## The tests that take more than 20 seconds each
 
 agents: $(INSTALLED)  ## The real agents, from their packages, under loop, on a model server on loopback
 	$(BIN)/python tests/agents/run.py
+
+teeth: $(INSTALLED)  ## Hundreds of simulated seeds, and known bugs that they must catch
+	$(BIN)/python tests/teeth/run.py
 
 lint: $(INSTALLED)  ## Style, types, and which room may import which
 	$(BIN)/ruff check
