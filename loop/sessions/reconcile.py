@@ -5,7 +5,7 @@
 | ended in order                                             | ingest                                           |
 | no claim, the granter is gone                              | claim it, so that no late shim can; void it      |
 | no claim, the granter may live                             | leave it                                         |
-| claimed, the shim lives                                    | leave it                                         |
+| claimed, the shim lives, or answers on its control socket  | leave it                                         |
 | the shim is gone, processes carry the session's marker     | end them; whoever is left makes it alive         |
 | the shim is gone, a kernel lock is held by somebody        | leave it: unknown is alive                       |
 | the shim is gone, we hold every key, two sweeps find nobody | its end from the exit record, else `session.lost` |
@@ -23,7 +23,7 @@ from pathlib import Path
 from events.catalog import Interval, LockReleased, Payload, SessionLost, SessionSpawnFailed, SessionStopping
 from events.clock import Clock
 from loop.journal import Entry, Journal
-from loop.sessions import ingest, locks, proc, rundir
+from loop.sessions import handshake, ingest, locks, proc, rundir
 from projections.sessions import Live
 
 ACTOR = "reconcile"
@@ -65,9 +65,17 @@ def _settle(journal: Journal, state_dir: Path, session: str, live: Live, clock: 
             return False
         return ingest.ingest(journal, run_dir)
     ingest.ingest(journal, run_dir)
-    if proc.alive(claim["pid"], claim["start"], claim["boot"]):
+    if _shim_lives(run_dir, claim["pid"], claim["start"], claim["boot"]):
         return False
     return _bury(journal, state_dir, files, clock)
+
+
+def _shim_lives(run_dir: str, pid: int, start: int, boot: str) -> bool:
+    """Unless both the kernel and the control socket say that the shim is gone, it lives, and nothing is signalled.
+
+    They can differ: a shim of another pid namespace, or one that a hidden /proc does not show, still listens.
+    """
+    return proc.alive(pid, start, boot) or handshake.ask(run_dir).listening
 
 
 def _age(run_dir: str, name: str, clock: Clock) -> float:
@@ -127,14 +135,13 @@ def _bury(journal: Journal, state_dir: Path, files: ingest.Files, clock: Clock) 
         else:
             why = "shim_died" if files.claim and files.claim["boot"] == proc.boot_id() else "reboot"
             ends = [SessionLost(why=why, held=intervals)]
+        _close_witness(held, lock_dir, spec["keys"], spec["token"], session)
         with journal.transaction() as entry:
             live = entry.state.sessions["live"].get(session)
             if live is None:
                 return False
             ingest.progress(entry, files, live)
             ingest.append_end(entry, files, ends, how="lost")
-        for key in _open_keys(lock_dir, spec["keys"], spec["token"]):
-            held.note_lost(key, spec["token"], session)
     return True
 
 
@@ -144,7 +151,8 @@ def _bury_without_files(journal: Journal, state_dir: Path, session: str, live: L
     Its lock files may be gone as well; they are made anew when nobody has the old ones open.
     """
     pid, start, boot = live["shim_pid"], live["shim_start"], live["boot"]
-    if pid is not None and start is not None and boot is not None and proc.alive(pid, start, boot):
+    run_dir = rundir.path_of(str(state_dir), session)
+    if pid is not None and start is not None and boot is not None and _shim_lives(run_dir, pid, start, boot):
         return False
     if not _end_orphans(session, GRACE, clock):
         return False
@@ -160,10 +168,11 @@ def _bury_without_files(journal: Journal, state_dir: Path, session: str, live: L
     with held:
         if proc.marked(session) or proc.marked(session):
             return False
+        intervals = _intervals(lock_dir, live["keys"], live["token"])
+        _close_witness(held, lock_dir, live["keys"], live["token"], session)
         with journal.transaction() as entry:
             if session not in entry.state.sessions["live"]:
                 return False
-            intervals = _intervals(lock_dir, live["keys"], live["token"])
             _append(entry, session, live, SessionLost(why="run_directory_missing", held=intervals))
             _release(entry, session, live, "lost")
     return True
@@ -198,12 +207,14 @@ def _intervals(lock_dir: str, keys: Iterable[str], token: int) -> dict[str, Inte
     return found
 
 
-def _open_keys(lock_dir: str, keys: Iterable[str], token: int) -> list[str]:
-    return [
-        key
-        for key in keys
-        if any(one.token == token and one.ended is None for one in locks.intervals(locks.path_of(lock_dir, key)))
-    ]
+def _close_witness(held: locks.Held, lock_dir: str, keys: Iterable[str], token: int, session: str) -> None:
+    """Declare the open holds of a token lost, while their locks are ours and before the log lets anyone else have them:
+
+    the other way round, a crash between would leave two holds in a row and no end of the first.
+    """
+    for key in keys:
+        if any(one.token == token and one.ended is None for one in locks.intervals(locks.path_of(lock_dir, key))):
+            held.note_lost(key, token, session)
 
 
 def _release(entry: Entry, session: str, live: Live, how: str) -> None:
