@@ -46,7 +46,7 @@ class Control(TypedDict):
     skipped: dict[str, int]
     controller: dict[str, Any] | None
     stopped: str | None  # when the last controller stopped in order
-    clock: dict[str, Any] | None  # boot, boottime and wall time of one instant
+    clock: dict[str, Any] | None  # boot, boottime, awake and wall time of one instant
 
 
 SERVED_KEPT = 64
@@ -118,7 +118,9 @@ def tick_started(state: Control, event: Event) -> None:
     if data["timer"] is not None:
         state["fires"][data["timer"]] = data["nominal"]
         state["last_timer"] = event.at
-    state["clock"] = {"boot": data["boot"], "boottime": data["boottime"], "at": event.at}
+    state["clock"] = {
+        "boot": data["boot"], "boottime": data["boottime"], "awake": data.get("awake"), "at": event.at,
+    }  # fmt: skip
 
 
 def tick_skipped(state: Control, event: Event) -> None:
