@@ -49,6 +49,7 @@ from loop.passes import (
 )
 from loop.sessions import ingest, locks, proc, rundir, start
 from loop.sessions.reconcile import reconcile
+from loop.sessions.witness import record_violations
 from projections.view import restraints
 
 END = str(Path(__file__).resolve().parent / "sessions" / "end.py")
@@ -103,6 +104,7 @@ class Loop:
         with self._observing(fire):
             config = self._config(fire)
             reconcile(self.journal, self.home.state, self.clock)
+            self.check_witnesses()
             if (skipped := self._skip(fire)) is not None:
                 return Result(None, skipped=skipped)
             observed = self._observe(fire, config)
@@ -125,6 +127,7 @@ class Loop:
         """
         fire = Fire("session_end", ended=session)
         config = self._config(fire)
+        self.check_witnesses()
         observed = Facts(fire, config, host=measure(config), red_rungs=self._red_rungs(config))
         with self.journal.transaction() as entry:
             if session in entry.state.control["served"]:
@@ -135,6 +138,10 @@ class Loop:
     def reconcile(self, *, settle: bool = False) -> list[str]:
         """Bring the log up to what the machine shows; returns the sessions found ended."""
         return reconcile(self.journal, self.home.state, self.clock, settle=settle)
+
+    def check_witnesses(self) -> None:
+        """Record where a witness and the log cannot both be right, before anything is decided."""
+        record_violations(self.journal, str(self.home.lock_dir))
 
     def configured(self) -> dict[str, Any]:
         """What views read of the config file as it is now; an invalid one is recorded and raised as by a pass."""

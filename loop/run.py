@@ -93,6 +93,7 @@ def _begin(loop: Loop, report: Report) -> None:
         )
         entry.append(started, actor=ACTOR)
     _look(loop, report, settle=False)
+    loop.check_witnesses()
     silent = _silent(loop)
     with loop.journal.transaction() as entry:
         for session, live in entry.state.sessions["live"].items():

@@ -26,6 +26,7 @@ from loop.sessions import proc, rundir
 KEY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}(#[0-9]+)?")
 _WITNESS = re.compile(r"([ARL]) ([0-9]+) (\S+) (\S+) ([0-9]+)( [0-9]+ [0-9]+)?")
 WITNESS_TAIL = 1 << 16  # bytes; some 500 lines
+WITNESS_RECENT = 1 << 12  # bytes; some 30 lines
 
 RefusedCode = Literal["lock_held", "lock_missing", "lock_replaced", "stale_token"]
 
@@ -204,14 +205,14 @@ def last_token(path: str) -> int | None:
     return max((int(match[2]) for match in _witness(path, WITNESS_TAIL)), default=None)
 
 
-def intervals(path: str) -> list[HeldInterval]:
-    """The physical holds of one key, in the order of the witness. Raises OSError.
+def intervals(path: str, tail: int | None = None) -> list[HeldInterval]:
+    """The physical holds of one key, in the order of the witness, or those in its last `tail` bytes. Raises OSError.
 
     An end belongs to the latest open hold of its token. A line cut short by a crash counts as never written: its
     writer had not returned from it. An `L` whose `A` is not there is a hold of unknown length that ended then.
     """
     found: list[HeldInterval] = []
-    for match in _witness(path):
+    for match in _witness(path, tail):
         letter, token, session, boot, at = match[1], int(match[2]), match[3], match[4], int(match[5])
         if letter == "A":
             found.append(HeldInterval(token, session, boot, at, None, None))
