@@ -48,6 +48,7 @@ from loop.passes import (
     raises_slots,
 )
 from loop.sessions import ingest, locks, proc, rundir, start
+from loop.sessions.faultpoint import faultpoint
 from loop.sessions.reconcile import reconcile
 from loop.sessions.witness import record_violations
 from projections.view import restraints
@@ -104,10 +105,12 @@ class Loop:
         with self._observing(fire):
             config = self._config(fire)
             reconcile(self.journal, self.home.state, self.clock)
+            faultpoint("pass.reconciled")
             self.check_witnesses()
             if (skipped := self._skip(fire)) is not None:
                 return Result(None, skipped=skipped)
             observed = self._observe(fire, config)
+            faultpoint("pass.observed")
             with self.journal.transaction() as entry:
                 if fire.nominal is not None and is_used(entry.state, fire.nominal):
                     append_skip(entry, fire, "used")
@@ -118,6 +121,8 @@ class Loop:
                         f"the inputs are now {decided.inputs}, not {fire.expect}: nothing was started",
                         "look again: loop plan",
                     )
+                faultpoint("pass.decided")
+            faultpoint("pass.committed")
         return self._start(decided, config, observed)
 
     def session_ended(self, session: str) -> Result:
@@ -209,11 +214,14 @@ class Loop:
                 self.clock.sleep(config.loop.stagger)
             run_dirs[grant.session] = rundir.path_of(str(self.home.state), grant.session)
             self._launch(grant, config)
+        faultpoint("pass.launched")
         progress = start.await_started(run_dirs.values(), AWAIT_SECONDS)
         self._await_ends([run_dir for run_dir in progress if progress[run_dir] == "ended"])
         for run_dir in run_dirs.values():
             ingest.ingest(self.journal, run_dir)
+        faultpoint("pass.ingested")
         started = self._finish(decided, self.clock.monotonic() - begun)
+        faultpoint("pass.finished")
         self.journal.save_snapshot()
         return Result(decided, started, observed=observed)
 
@@ -230,9 +238,12 @@ class Loop:
                 raise start.LaunchError(grant.problem)
             for key in grant.choice.keys:
                 self._lock_file(key)
+            faultpoint("launch.keyed")
             env = session_env(config, grant.choice.category, grant.choice.backend)
             pid = start.launch(self._spec(grant, config), env, self.environ)
+            faultpoint("launch.launched")
             rundir.note_launched(rundir.path_of(str(self.home.state), grant.session), pid)
+            faultpoint("launch.noted")
         except (OSError, start.LaunchError, ConfigError, StoreError) as error:
             self._void(grant, str(error))
 

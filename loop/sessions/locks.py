@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from loop.sessions import proc, rundir
+from loop.sessions.faultpoint import faultpoint
 
 KEY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}(#[0-9]+)?")
 _WITNESS = re.compile(r"([ARL]) ([0-9]+) (\S+) (\S+) ([0-9]+)( [0-9]+ [0-9]+)?")
@@ -93,7 +94,9 @@ class Held:
             # Before the write: a line that reached the file although fsync failed must get its end, too.
             self._since[key] = (token, session, boot, since)
             start = proc.start_time(pid)
+            faultpoint("witness.locked")
             self._append(key, f"A {token} {session} {boot} {since} {pid} {start}")
+            faultpoint("witness.acquired")
 
     def note_released(self) -> list[OSError]:
         """Append an `R` line for every key noted as acquired. Returns what could not be written; never raises it.
@@ -104,7 +107,9 @@ class Held:
         for key, (token, session, boot, since) in list(self._since.items()):
             until = proc.boottime_ns()
             try:
+                faultpoint("witness.ending")
                 self._append(key, f"R {token} {session} {boot} {until}")
+                faultpoint("witness.released")
             except OSError as error:
                 failures.append(error)
             self._spans[key] = {"boot": boot, "from_ns": since, "to_ns": until}

@@ -24,6 +24,7 @@ from events.catalog import Interval, LockReleased, Payload, SessionLost, Session
 from events.clock import Clock
 from loop.journal import Entry, Journal
 from loop.sessions import handshake, ingest, locks, proc, rundir
+from loop.sessions.faultpoint import faultpoint
 from projections.sessions import Live
 
 ACTOR = "reconcile"
@@ -89,6 +90,7 @@ def _void(journal: Journal, run_dir: str, session: str, live: Live, *, claimed: 
     """Void a request that nobody acts on, once whoever could still act on it is gone for certain."""
     if not claimed and (_may_start(run_dir, live) or not rundir.claim(run_dir, by="reconciler")):
         return False
+    faultpoint("void.claimed")
     with journal.transaction() as entry:
         if session not in entry.state.sessions["live"]:
             return False
@@ -135,13 +137,16 @@ def _bury(journal: Journal, state_dir: Path, files: ingest.Files, clock: Clock) 
         else:
             why = "shim_died" if files.claim and files.claim["boot"] == proc.boot_id() else "reboot"
             ends = [SessionLost(why=why, held=intervals)]
+        faultpoint("bury.held")
         _close_witness(held, lock_dir, spec["keys"], spec["token"], session)
+        faultpoint("bury.closed")
         with journal.transaction() as entry:
             live = entry.state.sessions["live"].get(session)
             if live is None:
                 return False
             ingest.progress(entry, files, live)
             ingest.append_end(entry, files, ends, how="lost")
+        faultpoint("bury.said")
     return True
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Literal, Required, TypedDict, cast
 
 from loop.sessions import proc
+from loop.sessions.faultpoint import faultpoint
 
 MAX_JSON = 8 << 20  # bytes; an argv of 2 MiB, escaped, is the longest thing in any of these files
 
@@ -180,7 +181,9 @@ def write_json(run_dir: str, name: str, value: Mapping[str, object]) -> None:
     final, draft = os.path.join(run_dir, name), os.path.join(run_dir, f"{name}.{os.getpid()}.tmp")
     try:
         _write_durably(draft, value)
+        faultpoint("record.drafted")
         os.rename(draft, final)
+        faultpoint("record.renamed")
     except OSError:
         remove(draft)
         raise
@@ -258,7 +261,9 @@ def claim(run_dir: str, *, by: Literal["shim", "reconciler"]) -> bool:
     remove(draft)
     try:
         _write_durably(draft, content)
+        faultpoint("claim.drafted")
         os.link(draft, os.path.join(run_dir, "claim"))
+        faultpoint("claim.linked")
     except FileExistsError:
         return False
     finally:

@@ -22,6 +22,7 @@ from typing import Literal, Unpack
 
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from loop.sessions import locks, proc, rundir
+from loop.sessions.faultpoint import faultpoint
 from loop.sessions.handshake import Listener
 from loop.sessions.output import BoundedLog
 from loop.sessions.silence import Ear
@@ -62,12 +63,16 @@ class Shim:
     def run(self) -> None:
         """Everything after the claim. Raises nothing: every way leads through the release."""
         stage = "spawn"
+        faultpoint("shim.claimed")
         tolerate("control.sock", self.open_socket)
+        faultpoint("shim.listening")
         try:
             self.lock()
             self.refuse_if_stopped()
+            faultpoint("shim.locked")
             stage = "before"
             self.before()
+            faultpoint("shim.prepared")
             self.refuse_if_stopped()
             stage = "spawn"
             worker, began = self.start()
@@ -128,19 +133,23 @@ class Shim:
             raise Refused("spawn", error.code, str(error)) from None
         except OSError as error:
             raise Refused("spawn", "os_error", f"cannot start: {error}") from None
+        faultpoint("shim.spawned")
         started: rundir.Started = {
             "schema": "loop.started/1", "pid": pid, "start": proc.start_time(pid) or 0,
             "shim_pid": os.getpid(), "shim_start": proc.start_time(os.getpid()) or 0,
             "boot": proc.boot_id(), "boottime_ns": proc.boottime_ns(), "at": proc.wall_now(),
         }  # fmt: skip
         tolerate("started.json", lambda: rundir.write_json(self.run_dir, "started.json", started))
+        faultpoint("shim.started")
         return pid, began
 
     def supervise(self, worker: int, began: float) -> None:
         ended, reason = self.watch(worker, began, self.outputs, is_worker=True)
         seconds = proc.monotonic() - began
         self.tend(self.outputs)
+        faultpoint("shim.exited")
         self.write_exit("worker", ended, reason, seconds=seconds)
+        faultpoint("shim.recorded")
         proc.reap()
         self.worker_end, self.obeyed = ended, self.stop_request()
 
@@ -159,7 +168,9 @@ class Shim:
 
     def finish(self) -> None:
         """Drain, close the witness, release, `end.json`, `end_argv`, in this order."""
+        faultpoint("shim.finishing")
         stragglers = self.drain()
+        faultpoint("shim.drained")
         if self.exit is not None and not self.exit_durable:
             self.save_exit()  # a disk that was full then may have room now
         held: dict[str, rundir.Interval] = {}
@@ -167,14 +178,18 @@ class Shim:
             for error in self.held.note_released():
                 log(f"cannot close the witness: {error}")
             held = self.held.spans
+            faultpoint("shim.closed")
             self.held.release()
+        faultpoint("shim.released")
         end: rundir.EndFile = {
             "schema": "loop.end/1", "held": held, "stragglers": stragglers, "at": proc.wall_now(),
         }  # fmt: skip
         tolerate("end.json", lambda: rundir.write_json(self.run_dir, "end.json", end))
+        faultpoint("shim.ended")
         if self.listener is not None:
             tolerate("closing control.sock", self.listener.close)
         tolerate("the end command", self.spawn_end)
+        faultpoint("shim.succeeded")
 
     def drain(self) -> int:
         """End whatever the session left running; returns how many processes that were."""

@@ -2,9 +2,9 @@
 about who may run.
 
 Two keys, two controllers, three sessions that want them: `s0` the one, `s1` the other, `s2` both, granted in this order
-as the log allows. Any controller may crash between any two of its steps and begin anew; any shim or worker may be killed
-at any instant; a worker may leave an escapee behind that closed the inherited lock; a dead shim's pid may be reused;
-the host may be suspended. A crash or a kill is a step like any other, so every interleaving of everything is looked at.
+as the log allows. Any controller may crash between any two of its steps and begin anew; any shim or worker may be
+killed at any instant; a worker may leave an escapee behind that closed the inherited lock; a dead shim's pid may be
+reused; the host may be suspended. A crash or a kill is a step like any other: every interleaving is looked at.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def at_rest(world: World) -> bool:
 def is_free(world: World, rules: Rules, number: int) -> bool:
     """Whether a flock on every key of a session would succeed, for a process that is not part of it."""
     for other, each in enumerate(world.sessions):
-        if set(world.keys[other]) & set(world.keys[number]) and (each.shim in HOLDING or (rules.inherit and each.worker)):
+        holds = each.shim in HOLDING or (rules.inherit and each.worker)
+        if holds and set(world.keys[other]) & set(world.keys[number]):
             return False
     held = (other for other, stage in world.burying if stage)
     return not any(set(world.keys[other]) & set(world.keys[number]) for other in held)
