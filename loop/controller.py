@@ -49,7 +49,7 @@ from loop.passes import (
 )
 from loop.sessions import ingest, locks, proc, rundir, start
 from loop.sessions.faultpoint import faultpoint
-from loop.sessions.reconcile import reconcile
+from loop.sessions.reconcile import Glances, reconcile
 from loop.sessions.witness import record_violations
 from projections.view import restraints
 
@@ -85,6 +85,7 @@ class Loop:
         self.home = home
         self.environ = environ
         self.clock = clock or SystemClock()
+        self._glances: Glances = {}
         _refuse_survivors(home)
         self.journal = Journal(EventLog.open(home.db, clock=self.clock, release=__version__))
 
@@ -142,7 +143,7 @@ class Loop:
 
     def reconcile(self, *, settle: bool = False) -> list[str]:
         """Bring the log up to what the machine shows; returns the sessions found ended."""
-        return reconcile(self.journal, self.home.state, self.clock, settle=settle)
+        return reconcile(self.journal, self.home.state, self.clock, settle=settle, glances=self._glances)
 
     def check_witnesses(self) -> None:
         """Record where a witness and the log cannot both be right, before anything is decided."""

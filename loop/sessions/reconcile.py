@@ -18,6 +18,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from events.catalog import Interval, LockReleased, Payload, SessionLost, SessionSpawnFailed, SessionStopping
@@ -32,23 +33,64 @@ GRACE = 20.0  # seconds between TERM and KILL for a session whose own grace went
 SETTLE_SECONDS = 2.0  # how long a shim that ended in order has for its own ingest before others do it
 
 
-def reconcile(journal: Journal, state_dir: Path, clock: Clock, *, settle: bool = False) -> list[str]:
+@dataclass(slots=True)
+class Glance:
+    """A session as it was left alone last: the times of its files, and the shim that claimed it."""
+
+    stamp: tuple[int, int]
+    shim: tuple[int, int, str]
+
+
+Glances = dict[str, Glance]
+
+
+def reconcile(
+    journal: Journal, state_dir: Path, clock: Clock, *, settle: bool = False, glances: Glances | None = None
+) -> list[str]:
     """Bring the log up to what happened; returns the sessions whose end this call appended.
 
-    `settle` leaves a session that ended within SETTLE_SECONDS to its own shim, which is about to ingest it. A damaged
-    run directory raises RunDirError, naming the file, after the others were seen to.
+    Who looks often keeps `glances` between its calls: a session whose files are as they were and whose shim lives costs
+    two stats then. `settle` leaves a session that ended within SETTLE_SECONDS to its own shim, which is about to
+    ingest it. A damaged run directory raises RunDirError, naming the file, after the others were seen to.
     """
     ended: list[str] = []
     damaged: rundir.RunDirError | None = None
-    for session, live in list(journal.refresh().sessions["live"].items()):
+    seen = {} if glances is None else glances
+    live_ones = journal.refresh().sessions["live"]
+    for gone in seen.keys() - live_ones.keys():
+        del seen[gone]
+    for session, live in list(live_ones.items()):
+        run_dir = rundir.path_of(str(state_dir), session)
+        before, stamp = seen.pop(session, None), _stamp(run_dir, clock)
+        if before is not None and before.stamp == stamp and proc.alive(*before.shim):
+            seen[session] = before
+            continue
         try:
             if _settle(journal, state_dir, session, live, clock, wait=settle):
                 ended.append(session)
+            elif stamp is not None and (claim := rundir.read_claim(run_dir)) is not None and claim["by"] == "shim":
+                seen[session] = Glance(stamp, (claim["pid"], claim["start"], claim["boot"]))
         except rundir.RunDirError as error:
             damaged = error
     if damaged is not None:
         raise damaged
     return ended
+
+
+def _stamp(run_dir: str, clock: Clock) -> tuple[int, int] | None:
+    """When a name last came into the run directory (ns), and the size of the one file that grows; None for no stamp.
+
+    What happened within SETTLE_SECONDS has none: a name that comes in the same tick of the kernel's clock as a glance
+    would leave the time as it was.
+    """
+    try:
+        entered = os.stat(run_dir).st_mtime_ns
+    except OSError:
+        return None
+    notes = 0
+    with contextlib.suppress(FileNotFoundError):
+        notes = os.stat(os.path.join(run_dir, "notes.jsonl")).st_size
+    return (entered, notes) if clock.now() / 1e6 - entered / 1e9 > SETTLE_SECONDS else None
 
 
 def _settle(journal: Journal, state_dir: Path, session: str, live: Live, clock: Clock, *, wait: bool) -> bool:
