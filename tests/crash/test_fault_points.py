@@ -29,6 +29,17 @@ POINTS = sorted(name for path in sorted((ROOT / "loop").rglob("*.py")) for name 
 CATEGORIES = ("code", "news")
 
 
+# A mark that the kernel takes away with the last process of the session: a worker that is ended in the middle leaves
+# none behind, and one that runs on beside the next session of its category is seen.
+AGENT = """#!/bin/sh
+exec 9>> "$MARKS/mark-$LOOP_CATEGORY"
+flock -n 9 || echo "$LOOP_SESSION" >> "$MARKS/overlaps"
+echo "$LOOP_SESSION $LOOP_CATEGORY $LOOP_TASK" >> "$MARKS/started"
+sleep 0.3
+echo "$SAY" > "$LOOP_OUTCOME"
+"""
+
+
 def test_the_points_are_found_and_each_has_a_name_of_its_own() -> None:
     calls = sum(path.read_text().count("faultpoint(") for path in (ROOT / "loop").rglob("*.py"))
     assert len(POINTS) == len(set(POINTS)) == calls - 1, "all but the definition"
@@ -41,7 +52,8 @@ def project(tmp_path: Path) -> Iterator[Project]:
     directory.mkdir()
     made = Project(directory)
     again = 'command = ["./agent.sh"]\ncooldown = "0s"'  # what was lost is started again by the next pass
-    made.configure(*CATEGORIES, slots=2, category=again, env={"SAY": '{"outcome": "noop"}', "NAP": "0.3"})
+    made.configure(*CATEGORIES, slots=2, category=again, env={"SAY": '{"outcome": "noop"}'})
+    made.agent.write_text(AGENT)
     yield made
     for pid in [*proc.of_runs(str(made.db.parent / "runs")), *made.helpers()]:
         kill(pid)
