@@ -106,6 +106,11 @@ def test_a_process_killed_at_any_point_loses_nothing_and_starts_nothing_twice(pr
     assert not (project.marks / "overlaps").exists(), "two sessions of one category ran at once"
     ran = [line[0] for line in project.starts()]
     assert len(ran) == len(set(ran)), "a session ran twice"
+    for witness in (project.db.parent / "locks").iterdir():
+        lines = [line.split() for line in witness.read_text().splitlines()]
+        assert re.fullmatch("(A[RL])*", "".join(line[0] for line in lines)), (witness.name, lines)
+        tokens = [int(line[1]) for line in lines if line[0] == "A"]
+        assert tokens == sorted(set(tokens)), "tokens rise"
     log = EventLog.read(project.db)
     report = verify(log, lock_dir=project.db.parent / "locks", workers=0)
     assert report.ok, [check for check in report.checks if not check.ok]
