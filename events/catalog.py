@@ -196,7 +196,8 @@ class OperatorRequested(Payload):
 
 
 class TickStarted(Payload):
-    """A pass. `boottime` is in microseconds; `missed` counts the fires that this one stands in for."""
+    """A pass. `boottime` and `awake` (CLOCK_MONOTONIC, which stands still while the host is suspended) are in
+    microseconds; `missed` counts the fires that this one stands in for."""
 
     type = "tick.started"
     trigger: Trigger
@@ -204,6 +205,7 @@ class TickStarted(Payload):
     start: int | None
     boot: str
     boottime: int
+    awake: int | None = None
     timer: str | None = None
     nominal: str | None = None
     missed: int = 0
@@ -564,6 +566,8 @@ class OutputRemoved(Payload):
 
 
 class HostSuspended(Payload):
+    """Of the time since the last pass the host slept `seconds`: deadlines and silence of sessions did not run."""
+
     type = "host.suspended"
     seconds: float
 

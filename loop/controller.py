@@ -49,7 +49,9 @@ from loop.passes import (
     raises_slots,
 )
 from loop.sessions import ingest, locks, proc, retention, rundir, start
-from loop.sessions.reconcile import reconcile
+from loop.sessions.faultpoint import faultpoint
+from loop.sessions.reconcile import Glances, reconcile
+from loop.sessions.witness import record_violations
 from projections.view import restraints
 
 END = str(Path(__file__).resolve().parent / "sessions" / "end.py")
@@ -84,6 +86,7 @@ class Loop:
         self.home = home
         self.environ = environ
         self.clock = clock or SystemClock()
+        self._glances: Glances = {}
         _refuse_survivors(home)
         self.journal = Journal(EventLog.open(home.db, clock=self.clock, release=__version__))
 
@@ -104,9 +107,12 @@ class Loop:
         with self._observing(fire):
             config = self._config(fire)
             reconcile(self.journal, self.home.state, self.clock)
+            faultpoint("pass.reconciled")
+            self.check_witnesses()
             if (skipped := self._skip(fire)) is not None:
                 return Result(None, skipped=skipped)
             observed = self._observe(fire, config)
+            faultpoint("pass.observed")
             with self.journal.transaction() as entry:
                 if fire.nominal is not None and is_used(entry.state, fire.nominal, entry.now):
                     append_skip(entry, fire, "used")
@@ -117,6 +123,8 @@ class Loop:
                         f"the inputs are now {decided.inputs}, not {fire.expect}: nothing was started",
                         "look again: loop plan",
                     )
+                faultpoint("pass.decided")
+            faultpoint("pass.committed")
         return self._start(decided, config, observed)
 
     def session_ended(self, session: str) -> Result:
@@ -126,6 +134,7 @@ class Loop:
         """
         fire = Fire("session_end", ended=session)
         config = self._config(fire)
+        self.check_witnesses()
         observed = Facts(fire, config, host=measure(config), red_rungs=self._red_rungs(config))
         with self.journal.transaction() as entry:
             if session in entry.state.control["served"]:
@@ -135,7 +144,11 @@ class Loop:
 
     def reconcile(self, *, settle: bool = False) -> list[str]:
         """Bring the log up to what the machine shows; returns the sessions found ended."""
-        return reconcile(self.journal, self.home.state, self.clock, settle=settle)
+        return reconcile(self.journal, self.home.state, self.clock, settle=settle, glances=self._glances)
+
+    def check_witnesses(self) -> None:
+        """Record where a witness and the log cannot both be right, before anything is decided."""
+        record_violations(self.journal, str(self.home.lock_dir))
 
     def configured(self) -> dict[str, Any]:
         """What views read of the config file as it is now; an invalid one is recorded and raised as by a pass."""
@@ -203,11 +216,14 @@ class Loop:
                 self.clock.sleep(config.loop.stagger)
             run_dirs[grant.session] = rundir.path_of(str(self.home.state), grant.session)
             self._launch(grant, config)
+        faultpoint("pass.launched")
         progress = start.await_started(run_dirs.values(), AWAIT_SECONDS)
         self._await_ends([run_dir for run_dir in progress if progress[run_dir] == "ended"])
         for run_dir in run_dirs.values():
             ingest.ingest(self.journal, run_dir)
+        faultpoint("pass.ingested")
         started = self._finish(decided, self.clock.monotonic() - begun)
+        faultpoint("pass.finished")
         self.journal.save_snapshot()
         self._retain(config)
         return Result(decided, started, observed=observed)
@@ -225,9 +241,12 @@ class Loop:
                 raise start.LaunchError(grant.problem)
             for key in grant.choice.keys:
                 self._lock_file(key)
+            faultpoint("launch.keyed")
             env = session_env(config, grant.choice.category, grant.choice.backend)
             pid = start.launch(self._spec(grant, config), env, self.environ)
+            faultpoint("launch.launched")
             rundir.note_launched(rundir.path_of(str(self.home.state), grant.session), pid)
+            faultpoint("launch.noted")
         except (OSError, start.LaunchError, ConfigError, StoreError) as error:
             self._void(grant, str(error))
 

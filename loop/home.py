@@ -14,6 +14,7 @@ from events.errors import ConfigError, UsageError
 CONFIG_NAME = "loop.toml"
 DEFAULT_STATE = ".loop"
 DB_NAME = "loop.db"
+LOCKS_NAME = "locks"
 LARGEST_CONFIG = 1 << 20  # bytes; a config is written by a person
 
 
@@ -37,7 +38,7 @@ class Home:
 
     @property
     def lock_dir(self) -> Path:
-        return self.state / "locks"
+        return self.state / LOCKS_NAME
 
     @property
     def runs_dir(self) -> Path:

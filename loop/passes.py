@@ -16,6 +16,7 @@ from events.catalog import (
     ClockStepped,
     FanoutDecided,
     HostMeasured,
+    HostSuspended,
     LockAcquired,
     LoopConfigured,
     OperatorRequested,
@@ -42,6 +43,7 @@ ACTOR = "controller"
 TIMER = "schedule"  # the one timer of a config; daemon, timer unit and cron all fire it
 ARGUMENT_KEPT = 2_000  # characters of one argument that the log keeps
 STEP_TOLERANCE = 2_000_000  # microseconds that the wall clock may move against boot time between two passes
+SHORTEST_SUSPENSION = 1_000_000  # microseconds; the two clocks are read one after the other
 
 Trigger = Literal["timer", "manual", "session_end"]
 
@@ -140,6 +142,7 @@ def decide_pass(entry: Writing, facts: Facts, clock: Clock, process: Process | N
             start=process.start,
             boot=process.boot,
             boottime=clock.boottime(),
+            awake=_awake(clock),
             timer=timer,
             nominal=None if fire.nominal is None else to_text(fire.nominal),
             missed=missed,
@@ -274,7 +277,8 @@ def append_skip(entry: Entry, fire: Fire, reason: str, text: str | None = None) 
 
 
 def note_clock(entry: Writing, clock: Clock, boot: str) -> None:
-    """Record `clock.stepped` where the wall clock moved against boot time since the last pass of this `boot`.
+    """Record `clock.stepped` where the wall clock moved against boot time since the last pass of this `boot`, and
+    `host.suspended` where awake time stood still meanwhile.
 
     The tolerance grows with the time between: a clock that NTP slews (at most 500 ppm) has not stepped.
     """
@@ -288,6 +292,15 @@ def note_clock(entry: Writing, clock: Clock, boot: str) -> None:
             expected=to_text(expected), observed=to_text(entry.now), seconds=(entry.now - expected) / 1e6
         )
         entry.append(stepped, actor=ACTOR)
+    if known.get("awake") is not None:
+        slept = elapsed - (_awake(clock) - known["awake"])
+        if slept >= SHORTEST_SUSPENSION:
+            entry.append(HostSuspended(seconds=slept / 1e6), actor=ACTOR)
+
+
+def _awake(clock: Clock) -> int:
+    """Microseconds of awake time."""
+    return round(clock.monotonic() * 1e6)
 
 
 def inputs_of(state: State, seen: View, decision: Decision) -> str:

@@ -21,7 +21,7 @@ from events.errors import ConfigError, LoopError, PassBusy, RefusedError, StoreG
 from loop import __version__
 from loop.controller import Loop, Result, kernel_lock
 from loop.passes import ACTOR, Fire, is_used
-from loop.sessions import proc, rundir
+from loop.sessions import handshake, proc, rundir
 from loop.sessions.start import reap
 from projections import schedule
 
@@ -94,13 +94,28 @@ def _begin(loop: Loop, report: Report) -> None:
         )
         entry.append(started, actor=ACTOR)
     _look(loop, report, settle=False)
+    loop.check_witnesses()
+    silent = _silent(loop)
     with loop.journal.transaction() as entry:
         for session, live in entry.state.sessions["live"].items():
             if live["status"] == "started":
-                adopted = SessionAdopted(by="run", why="controller_started")
+                adopted = SessionAdopted(by="run", why="no_answer" if session in silent else "controller_started")
                 entry.append(adopted, actor=ACTOR, tick=live["tick"], session=session, category=live["category"])
                 report(f"adopted {session} ({live['category']})")
     report(f"controller {pid} runs; stop it with SIGTERM, its sessions go on")
+
+
+def _silent(loop: Loop) -> set[str]:
+    """Live sessions whose shim did not say that it is theirs: alive all the same, as long as nobody knows better."""
+    silent: set[str] = set()
+    for session in loop.journal.refresh().sessions["live"]:
+        run_dir = rundir.path_of(str(loop.home.state), session)
+        with contextlib.suppress(rundir.RunDirError):  # a damaged claim is reported by every look, and adopts nobody
+            claim = rundir.read_claim(run_dir)
+            if claim is not None and handshake.is_of(handshake.ask(run_dir).who, claim):
+                continue
+        silent.add(session)
+    return silent
 
 
 def _finish(loop: Loop, report: Report) -> None:

@@ -48,7 +48,8 @@ class Control(TypedDict):
     invalid_config: str | None  # since when, until the next good pass
     skipped: dict[str, int]
     controller: dict[str, Any] | None
-    clock: dict[str, Any] | None  # boot, boottime and wall time of one instant
+    stopped: str | None  # when the last controller stopped in order
+    clock: dict[str, Any] | None  # boot, boottime, awake and wall time of one instant
 
 
 SERVED_KEPT = 64
@@ -122,7 +123,9 @@ def tick_started(state: Control, event: Event) -> None:
         state["fires"][data["timer"]] = data["nominal"]
         fires.note(state["used"].setdefault(data["timer"], []), data["nominal"], data["missed"])
         state["last_timer"] = state["awaited"] = event.at
-    state["clock"] = {"boot": data["boot"], "boottime": data["boottime"], "at": event.at}
+    state["clock"] = {
+        "boot": data["boot"], "boottime": data["boottime"], "awake": data.get("awake"), "at": event.at,
+    }  # fmt: skip
 
 
 RESTRAINED = ("paused", "draining", "frozen")  # a fire that came, and that somebody does not want

@@ -126,10 +126,14 @@ def test_the_shim_loads_nothing_but_itself_and_the_standard_library() -> None:
     assert loaded == [
         "loop",
         "loop.sessions",
+        "loop.sessions.faultpoint",
+        "loop.sessions.handshake",
         "loop.sessions.locks",
+        "loop.sessions.output",
         "loop.sessions.proc",
         "loop.sessions.rundir",
         "loop.sessions.shim",
+        "loop.sessions.silence",
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from orjson import loads
 
@@ -17,7 +18,7 @@ from events.chain import link
 from events.envelope import Record
 from events.errors import StoreError, StoreTooNew
 from events.store import EventLog
-from loop.audit import projected
+from loop.audit import projected, witnesses
 from loop.audit.again import SEGMENT, Again, Segment, workers_for
 from loop.audit.checks import Check, Report, Tally
 from loop.audit.conduct import Conduct
@@ -37,11 +38,13 @@ def verify(
     anchor: tuple[int, str] | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
+    lock_dir: Path | None = None,
 ) -> Report:
     """Check everything that the log can show about itself, up to its head.
 
     `anchor` is a position and the hash (hex) it had once; `progress` hears (events done, events in all) every 10,000.
     `workers` processes make the decisions again: by default as many as there are cores, and none for a short log.
+    With `lock_dir` the witnesses there are held against the log, too.
     A range, which has no genesis, is checked from the state that came with it. Raises StoreError where the file cannot
     be read at all.
     """
@@ -67,9 +70,10 @@ def verify(
         walk.again.close()
     rows.finish()
     walk.mark_unread(projections)
+    witnessed = [] if lock_dir is None or not lock_dir.is_dir() else [witnesses.compare(log, str(lock_dir))]
     tallies = (
         file, rows.positions, rows.chain, walk.readable, rows.time, schema, intervals, *walk.conduct.tallies(),
-        walk.again.decisions, walk.again.snapshots, projections, *anchored,
+        walk.again.decisions, walk.again.snapshots, projections, *witnessed, *anchored,
     )  # fmt: skip
     checks = tuple(tally.check() for tally in tallies)
     return Report(rows.count, rows.position, rows.at or None, rows.hash.hex(), checks)

@@ -13,7 +13,7 @@ from loop.controller import Loop
 from loop.home import Home
 from loop.moment import ahead, unique
 from loop.output import as_of, clean, console, message, print_json
-from loop.sessions import rundir
+from loop.sessions import handshake, rundir
 from loop.status import mode
 
 ACTOR = "operator"
@@ -88,7 +88,7 @@ def stop(
                 item = entry.state.sessions["live"].get(id)
                 entry.append(asked, actor=ACTOR, session=id, category=item["category"] if item else None)
         for id in wanted:
-            rundir.request_stop(rundir.path_of(str(home.state), id), kill=kill, by=ACTOR)
+            handshake.stop(rundir.path_of(str(home.state), id), kill=kill, by=ACTOR)
         return _report(loop, as_json, stopping=wanted)
 
 

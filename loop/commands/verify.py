@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from events.errors import UsageError
 from events.store import EventLog
 from loop.audit.verify import Check, Report, verify
+from loop.home import LOCKS_NAME
 from loop.output import as_of, clean, console, message, print_json
 from loop.progress import progress
 
@@ -28,7 +29,7 @@ def run(db: Path, *, anchor: str | None, as_json: bool) -> int:
     log = EventLog.read(db)
     try:
         with progress("verifying") as hear:
-            report = verify(log, anchor=kept, progress=hear)
+            report = verify(log, anchor=kept, progress=hear, lock_dir=db.parent / LOCKS_NAME)
     finally:
         log.close()
     if as_json:

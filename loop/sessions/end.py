@@ -20,6 +20,7 @@ def main(run_dir: str) -> int:
     from loop import home
     from loop.controller import Loop
     from loop.sessions import ingest, rundir
+    from loop.sessions.faultpoint import faultpoint
 
     spec = rundir.read_spec(run_dir)
     if spec is None or spec["config"] is None:
@@ -28,6 +29,7 @@ def main(run_dir: str) -> int:
     try:
         with Loop(home.at(Path(spec["config"])), os.environ) as loop:
             ingest.ingest(loop.journal, run_dir)
+            faultpoint("end.ingested")
             loop.session_ended(spec["session"])
     except (LoopError, OSError, rundir.RunDirError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

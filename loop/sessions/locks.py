@@ -22,10 +22,12 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from loop.sessions import proc, rundir
+from loop.sessions.faultpoint import faultpoint
 
 KEY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}(#[0-9]+)?")
 _WITNESS = re.compile(r"([ARL]) ([0-9]+) (\S+) (\S+) ([0-9]+)( [0-9]+ [0-9]+)?")
 WITNESS_TAIL = 1 << 16  # bytes; some 500 lines
+WITNESS_RECENT = 1 << 12  # bytes; some 30 lines
 
 RefusedCode = Literal["lock_held", "lock_missing", "lock_replaced", "stale_token"]
 
@@ -92,7 +94,9 @@ class Held:
             # Before the write: a line that reached the file although fsync failed must get its end, too.
             self._since[key] = (token, session, boot, since)
             start = proc.start_time(pid)
+            faultpoint("witness.locked")
             self._append(key, f"A {token} {session} {boot} {since} {pid} {start}")
+            faultpoint("witness.acquired")
 
     def note_released(self) -> list[OSError]:
         """Append an `R` line for every key noted as acquired. Returns what could not be written; never raises it.
@@ -103,7 +107,9 @@ class Held:
         for key, (token, session, boot, since) in list(self._since.items()):
             until = proc.boottime_ns()
             try:
+                faultpoint("witness.ending")
                 self._append(key, f"R {token} {session} {boot} {until}")
+                faultpoint("witness.released")
             except OSError as error:
                 failures.append(error)
             self._spans[key] = {"boot": boot, "from_ns": since, "to_ns": until}
@@ -204,14 +210,14 @@ def last_token(path: str) -> int | None:
     return max((int(match[2]) for match in _witness(path, WITNESS_TAIL)), default=None)
 
 
-def intervals(path: str) -> list[HeldInterval]:
-    """The physical holds of one key, in the order of the witness. Raises OSError.
+def intervals(path: str, tail: int | None = None) -> list[HeldInterval]:
+    """The physical holds of one key, in the order of the witness, or those in its last `tail` bytes. Raises OSError.
 
     An end belongs to the latest open hold of its token. A line cut short by a crash counts as never written: its
     writer had not returned from it. An `L` whose `A` is not there is a hold of unknown length that ended then.
     """
     found: list[HeldInterval] = []
-    for match in _witness(path):
+    for match in _witness(path, tail):
         letter, token, session, boot, at = match[1], int(match[2]), match[3], match[4], int(match[5])
         if letter == "A":
             found.append(HeldInterval(token, session, boot, at, None, None))

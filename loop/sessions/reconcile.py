@@ -5,7 +5,7 @@
 | ended in order                                             | ingest                                           |
 | no claim, the granter is gone                              | claim it, so that no late shim can; void it      |
 | no claim, the granter may live                             | leave it                                         |
-| claimed, the shim lives                                    | leave it                                         |
+| claimed, the shim lives, or answers on its control socket  | leave it                                         |
 | the shim is gone, processes carry the session's marker     | end them; whoever is left makes it alive         |
 | the shim is gone, a kernel lock is held by somebody        | leave it: unknown is alive                       |
 | the shim is gone, we hold every key, two sweeps find nobody | its end from the exit record, else `session.lost` |
@@ -18,12 +18,14 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from events.catalog import Interval, LockReleased, Payload, SessionLost, SessionSpawnFailed, SessionStopping
 from events.clock import Clock
 from loop.journal import Entry, Journal
-from loop.sessions import ingest, locks, proc, rundir
+from loop.sessions import handshake, ingest, locks, proc, rundir
+from loop.sessions.faultpoint import faultpoint
 from projections.sessions import Live
 
 ACTOR = "reconcile"
@@ -31,23 +33,64 @@ GRACE = 20.0  # seconds between TERM and KILL for a session whose own grace went
 SETTLE_SECONDS = 2.0  # how long a shim that ended in order has for its own ingest before others do it
 
 
-def reconcile(journal: Journal, state_dir: Path, clock: Clock, *, settle: bool = False) -> list[str]:
+@dataclass(slots=True)
+class Glance:
+    """A session as it was left alone last: the times of its files, and the shim that claimed it."""
+
+    stamp: tuple[int, int]
+    shim: tuple[int, int, str]
+
+
+Glances = dict[str, Glance]
+
+
+def reconcile(
+    journal: Journal, state_dir: Path, clock: Clock, *, settle: bool = False, glances: Glances | None = None
+) -> list[str]:
     """Bring the log up to what happened; returns the sessions whose end this call appended.
 
-    `settle` leaves a session that ended within SETTLE_SECONDS to its own shim, which is about to ingest it. A damaged
-    run directory raises RunDirError, naming the file, after the others were seen to.
+    Who looks often keeps `glances` between its calls: a session whose files are as they were and whose shim lives costs
+    two stats then. `settle` leaves a session that ended within SETTLE_SECONDS to its own shim, which is about to
+    ingest it. A damaged run directory raises RunDirError, naming the file, after the others were seen to.
     """
     ended: list[str] = []
     damaged: rundir.RunDirError | None = None
-    for session, live in list(journal.refresh().sessions["live"].items()):
+    seen = {} if glances is None else glances
+    live_ones = journal.refresh().sessions["live"]
+    for gone in seen.keys() - live_ones.keys():
+        del seen[gone]
+    for session, live in list(live_ones.items()):
+        run_dir = rundir.path_of(str(state_dir), session)
+        before, stamp = seen.pop(session, None), _stamp(run_dir, clock)
+        if before is not None and before.stamp == stamp and proc.alive(*before.shim):
+            seen[session] = before
+            continue
         try:
             if _settle(journal, state_dir, session, live, clock, wait=settle):
                 ended.append(session)
+            elif stamp is not None and (claim := rundir.read_claim(run_dir)) is not None and claim["by"] == "shim":
+                seen[session] = Glance(stamp, (claim["pid"], claim["start"], claim["boot"]))
         except rundir.RunDirError as error:
             damaged = error
     if damaged is not None:
         raise damaged
     return ended
+
+
+def _stamp(run_dir: str, clock: Clock) -> tuple[int, int] | None:
+    """When a name last came into the run directory (ns), and the size of the one file that grows; None for no stamp.
+
+    What happened within SETTLE_SECONDS has none: a name that comes in the same tick of the kernel's clock as a glance
+    would leave the time as it was.
+    """
+    try:
+        entered = os.stat(run_dir).st_mtime_ns
+    except OSError:
+        return None
+    notes = 0
+    with contextlib.suppress(FileNotFoundError):
+        notes = os.stat(os.path.join(run_dir, "notes.jsonl")).st_size
+    return (entered, notes) if clock.now() / 1e6 - entered / 1e9 > SETTLE_SECONDS else None
 
 
 def _settle(journal: Journal, state_dir: Path, session: str, live: Live, clock: Clock, *, wait: bool) -> bool:
@@ -65,9 +108,17 @@ def _settle(journal: Journal, state_dir: Path, session: str, live: Live, clock: 
             return False
         return ingest.ingest(journal, run_dir)
     ingest.ingest(journal, run_dir)
-    if proc.alive(claim["pid"], claim["start"], claim["boot"]):
+    if _shim_lives(run_dir, claim["pid"], claim["start"], claim["boot"]):
         return False
     return _bury(journal, state_dir, files, clock)
+
+
+def _shim_lives(run_dir: str, pid: int, start: int, boot: str) -> bool:
+    """Unless both the kernel and the control socket say that the shim is gone, it lives, and nothing is signalled.
+
+    They can differ: a shim of another pid namespace, or one that a hidden /proc does not show, still listens.
+    """
+    return proc.alive(pid, start, boot) or handshake.ask(run_dir).listening
 
 
 def _age(run_dir: str, name: str, clock: Clock) -> float:
@@ -81,6 +132,7 @@ def _void(journal: Journal, run_dir: str, session: str, live: Live, *, claimed: 
     """Void a request that nobody acts on, once whoever could still act on it is gone for certain."""
     if not claimed and (_may_start(run_dir, live) or not rundir.claim(run_dir, by="reconciler")):
         return False
+    faultpoint("void.claimed")
     with journal.transaction() as entry:
         if session not in entry.state.sessions["live"]:
             return False
@@ -127,14 +179,16 @@ def _bury(journal: Journal, state_dir: Path, files: ingest.Files, clock: Clock) 
         else:
             why = "shim_died" if files.claim and files.claim["boot"] == proc.boot_id() else "reboot"
             ends = [SessionLost(why=why, held=intervals)]
+        faultpoint("bury.held")
+        _close_witness(held, lock_dir, spec["keys"], spec["token"], session)
+        faultpoint("bury.closed")
         with journal.transaction() as entry:
             live = entry.state.sessions["live"].get(session)
             if live is None:
                 return False
             ingest.progress(entry, files, live)
             ingest.append_end(entry, files, ends, how="lost")
-        for key in _open_keys(lock_dir, spec["keys"], spec["token"]):
-            held.note_lost(key, spec["token"], session)
+        faultpoint("bury.said")
     return True
 
 
@@ -144,7 +198,8 @@ def _bury_without_files(journal: Journal, state_dir: Path, session: str, live: L
     Its lock files may be gone as well; they are made anew when nobody has the old ones open.
     """
     pid, start, boot = live["shim_pid"], live["shim_start"], live["boot"]
-    if pid is not None and start is not None and boot is not None and proc.alive(pid, start, boot):
+    run_dir = rundir.path_of(str(state_dir), session)
+    if pid is not None and start is not None and boot is not None and _shim_lives(run_dir, pid, start, boot):
         return False
     if not _end_orphans(session, GRACE, clock):
         return False
@@ -160,10 +215,11 @@ def _bury_without_files(journal: Journal, state_dir: Path, session: str, live: L
     with held:
         if proc.marked(session) or proc.marked(session):
             return False
+        intervals = _intervals(lock_dir, live["keys"], live["token"])
+        _close_witness(held, lock_dir, live["keys"], live["token"], session)
         with journal.transaction() as entry:
             if session not in entry.state.sessions["live"]:
                 return False
-            intervals = _intervals(lock_dir, live["keys"], live["token"])
             _append(entry, session, live, SessionLost(why="run_directory_missing", held=intervals))
             _release(entry, session, live, "lost")
     return True
@@ -198,12 +254,14 @@ def _intervals(lock_dir: str, keys: Iterable[str], token: int) -> dict[str, Inte
     return found
 
 
-def _open_keys(lock_dir: str, keys: Iterable[str], token: int) -> list[str]:
-    return [
-        key
-        for key in keys
-        if any(one.token == token and one.ended is None for one in locks.intervals(locks.path_of(lock_dir, key)))
-    ]
+def _close_witness(held: locks.Held, lock_dir: str, keys: Iterable[str], token: int, session: str) -> None:
+    """Declare the open holds of a token lost, while their locks are ours and before the log lets anyone else have them:
+
+    the other way round, a crash between would leave two holds in a row and no end of the first.
+    """
+    for key in keys:
+        if any(one.token == token and one.ended is None for one in locks.intervals(locks.path_of(lock_dir, key))):
+            held.note_lost(key, token, session)
 
 
 def _release(entry: Entry, session: str, live: Live, how: str) -> None:

@@ -7,7 +7,6 @@ CLOCK_BOOTTIME, durations are seconds. Standard library only: the shim carries t
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
@@ -15,12 +14,9 @@ from collections.abc import Mapping
 from typing import Literal, Required, TypedDict, cast
 
 from loop.sessions import proc
+from loop.sessions.faultpoint import faultpoint
 
 MAX_JSON = 8 << 20  # bytes; an argv of 2 MiB, escaped, is the longest thing in any of these files
-HEAD = 4 << 20  # bytes of a worker's output that are kept from its start
-TAIL = 16 << 20  # and from its end
-BLOCK = 1 << 20  # the middle is given back in multiples of this
-PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
 
 KillReason = Literal["timeout", "silence", "cancelled"]
 Evidence = Literal["outcome", "git", "exit"]
@@ -172,8 +168,8 @@ class Details(TypedDict, total=False):
 
 
 class Note(Details):
-    """One line of `notes.jsonl`. `why` of a warning: `silence`, `after_failed`, `output_truncated`,
-    `output_unbounded`; of a stop: a KillReason, on disk before the first signal."""
+    """One line of `notes.jsonl`. `why` of a warning: `silence`, `after_failed`, `output_truncated`;
+    of a stop: a KillReason, on disk before the first signal."""
 
     type: Required[Literal["warned", "stopping"]]
     why: Required[str]
@@ -198,9 +194,11 @@ def write_json(run_dir: str, name: str, value: Mapping[str, object]) -> None:
     final, draft = os.path.join(run_dir, name), os.path.join(run_dir, f"{name}.{os.getpid()}.tmp")
     try:
         _write_durably(draft, value)
+        faultpoint("record.drafted")
         os.rename(draft, final)
+        faultpoint("record.renamed")
     except OSError:
-        _remove(draft)
+        remove(draft)
         raise
     sync_directory(run_dir)
 
@@ -273,14 +271,16 @@ def claim(run_dir: str, *, by: Literal["shim", "reconciler"]) -> bool:
     make_directory(run_dir)
     draft = os.path.join(run_dir, f"claim.{pid}")
     # An old draft of the same pid may be linked already: writing through it would rewrite the claim.
-    _remove(draft)
+    remove(draft)
     try:
         _write_durably(draft, content)
+        faultpoint("claim.drafted")
         os.link(draft, os.path.join(run_dir, "claim"))
+        faultpoint("claim.linked")
     except FileExistsError:
         return False
     finally:
-        _remove(draft)
+        remove(draft)
         sync_directory(run_dir)
     return True
 
@@ -315,44 +315,6 @@ def read_notes(run_dir: str) -> list[Note]:
         if isinstance(note, dict) and {"type", "why", "at"} <= note.keys():
             notes.append(cast("Note", note))
     return notes
-
-
-# ---------------------------------------------------------------------------------------------------- output
-
-
-class BoundedLog:
-    """A log that keeps its first 4 and last 16 MiB on disk; the middle becomes a hole, so offsets stay valid.
-
-    The worker writes to `fd` itself (O_APPEND), so its output survives the shim. `tend` must be called while it
-    grows. `unbounded` says why the filesystem cannot punch holes, if it cannot.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.fd = os.open(path, _APPEND | os.O_NOFOLLOW, 0o600)
-        self.size = os.fstat(self.fd).st_size
-        self.truncated = False
-        self.unbounded: str | None = None
-        self._hole_end = HEAD
-
-    def tend(self) -> int:
-        """Give back what is beyond the bound; returns the bytes by which the log grew. Raises OSError."""
-        size = os.fstat(self.fd).st_size
-        grown, self.size = size - self.size, size
-        if grown < 0:  # emptied by its writer, who may fill it again
-            self._hole_end = HEAD
-        end = (size - TAIL) // BLOCK * BLOCK
-        if end > self._hole_end and self.unbounded is None:
-            libc = ctypes.CDLL(None, use_errno=True)
-            offset, length = ctypes.c_int64(self._hole_end), ctypes.c_int64(end - self._hole_end)
-            if libc.fallocate(self.fd, PUNCH_HOLE_KEEP_SIZE, offset, length) == 0:
-                self.truncated, self._hole_end = True, end
-            else:
-                self.unbounded = os.strerror(ctypes.get_errno())
-        return abs(grown)
-
-    def close(self) -> None:
-        """Close the shim's own descriptor."""
-        os.close(self.fd)
 
 
 # -------------------------------------------------------------------------------------------------- plumbing
@@ -397,7 +359,8 @@ def _write_all(fd: int, data: bytes) -> None:
         data = data[os.write(fd, data) :]
 
 
-def _remove(path: str) -> None:
+def remove(path: str) -> None:
+    """Unlink `path`, if it is there. Raises OSError."""
     try:
         os.unlink(path)
     except OSError as error:

@@ -22,13 +22,17 @@ from typing import Literal, Unpack
 
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from loop.sessions import locks, proc, rundir
+from loop.sessions.faultpoint import faultpoint
+from loop.sessions.handshake import Listener
+from loop.sessions.output import BoundedLog
+from loop.sessions.silence import Ear
 
 CANNOT_BEGIN = 70
 DRAIN_GRACE = 5.0  # seconds of a straggler between TERM and KILL, at most
-POLL = 1.0  # seconds between two looks at output, stop request and clock
-CPU_POLL = 15.0  # seconds between two sums over the process tree, at most
+POLL = 1.0  # seconds between two looks at output, stop request and clock, unless somebody asks
 FLOOD = 1 << 20  # bytes between two looks that call for an earlier next one
-WAKING = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+WAKING = (signal.SIGCHLD, signal.SIGIO, *STOPPING)
 
 
 class Refused(Exception):
@@ -41,52 +45,14 @@ class Refused(Exception):
         self.stage, self.code, self.text, self.ended, self.reason = stage, code, text, ended, reason
 
 
-class Ear:
-    """When the worker was last heard: output, or CPU time used anywhere in its tree. Times are CLOCK_MONOTONIC.
-
-    Without `silence` (seconds) it is never silent. It warns once a silent spell: at half the time if the end of it
-    kills, else at its end.
-    """
-
-    def __init__(self, silence: float | None, kills: bool, now: float) -> None:
-        self.silence, self.kills, self.heard = silence, kills, now
-        self._warned, self._ticks, self._counted = False, 0, now
-        self._every = min(CPU_POLL, (silence or 0.0) / 20)
-
-    def hear(self, now: float, grown: int) -> None:
-        if self.silence is None:
-            return
-        # Before it warns or kills it looks once more: a burst may lie between two counts.
-        if not grown and now >= min(self._counted + self._every, self.heard + self._warn_after()):
-            ticks = proc.cpu_ticks(proc.descendants(os.getpid()))
-            # Less than before is a sign of life, too: a process of the tree has ended.
-            grown, self._ticks, self._counted = int(ticks != self._ticks), ticks, now
-        if grown:
-            self.heard, self._warned = now, False
-
-    def must_kill(self, now: float) -> bool:
-        return self.silence is not None and self.kills and now - self.heard >= self.silence
-
-    def must_warn(self, now: float) -> bool:
-        warn = self.silence is not None and not self._warned and now >= self.heard + self._warn_after()
-        self._warned |= warn
-        return warn
-
-    def due(self) -> list[float]:
-        """The next instants that matter."""
-        return [] if self.silence is None else [self.heard + self._warn_after(), self.heard + self.silence]
-
-    def _warn_after(self) -> float:
-        return (self.silence or 0.0) / (2 if self.kills else 1)
-
-
 class Shim:
     """One claimed session, from its locks to its end."""
 
     def __init__(self, run_dir: str, spec: rundir.Spec, env: dict[str, str]) -> None:
         self.run_dir, self.spec = run_dir, spec
         self.env = {**env, **spec["loop_env"]}
-        self.outputs: list[rundir.BoundedLog] = []
+        self.outputs: list[BoundedLog] = []
+        self.listener: Listener | None = None
         self.held: locks.Held | None = None
         self.signalled = False
         self.obeyed: rundir.Stop | None = None
@@ -97,11 +63,16 @@ class Shim:
     def run(self) -> None:
         """Everything after the claim. Raises nothing: every way leads through the release."""
         stage = "spawn"
+        faultpoint("shim.claimed")
+        tolerate("control.sock", self.open_socket)
+        faultpoint("shim.listening")
         try:
             self.lock()
             self.refuse_if_stopped()
+            faultpoint("shim.locked")
             stage = "before"
             self.before()
+            faultpoint("shim.prepared")
             self.refuse_if_stopped()
             stage = "spawn"
             worker, began = self.start()
@@ -118,6 +89,9 @@ class Shim:
         self.finish()
 
     # ------------------------------------------------------------------------------------------- the steps
+
+    def open_socket(self) -> None:
+        self.listener = Listener(self.run_dir, self.spec["session"], self.spec["token"])
 
     def lock(self) -> None:
         spec = self.spec
@@ -151,7 +125,7 @@ class Shim:
         spec = self.spec
         try:
             for name in ("out.log", "err.log"):
-                self.outputs.append(rundir.BoundedLog(os.path.join(self.run_dir, name)))
+                self.outputs.append(BoundedLog(os.path.join(self.run_dir, name)))
             out, err = self.outputs
             began = proc.monotonic()
             pid = proc.spawn(spec["argv"], spec["cwd"], self.env, out.fd, err.fd)
@@ -159,19 +133,23 @@ class Shim:
             raise Refused("spawn", error.code, str(error)) from None
         except OSError as error:
             raise Refused("spawn", "os_error", f"cannot start: {error}") from None
+        faultpoint("shim.spawned")
         started: rundir.Started = {
             "schema": "loop.started/1", "pid": pid, "start": proc.start_time(pid) or 0,
             "shim_pid": os.getpid(), "shim_start": proc.start_time(os.getpid()) or 0,
             "boot": proc.boot_id(), "boottime_ns": proc.boottime_ns(), "at": proc.wall_now(),
         }  # fmt: skip
         tolerate("started.json", lambda: rundir.write_json(self.run_dir, "started.json", started))
+        faultpoint("shim.started")
         return pid, began
 
     def supervise(self, worker: int, began: float) -> None:
         ended, reason = self.watch(worker, began, self.outputs, is_worker=True)
         seconds = proc.monotonic() - began
         self.tend(self.outputs)
+        faultpoint("shim.exited")
         self.write_exit("worker", ended, reason, seconds=seconds)
+        faultpoint("shim.recorded")
         proc.reap()
         self.worker_end, self.obeyed = ended, self.stop_request()
 
@@ -190,7 +168,9 @@ class Shim:
 
     def finish(self) -> None:
         """Drain, close the witness, release, `end.json`, `end_argv`, in this order."""
+        faultpoint("shim.finishing")
         stragglers = self.drain()
+        faultpoint("shim.drained")
         if self.exit is not None and not self.exit_durable:
             self.save_exit()  # a disk that was full then may have room now
         held: dict[str, rundir.Interval] = {}
@@ -198,12 +178,18 @@ class Shim:
             for error in self.held.note_released():
                 log(f"cannot close the witness: {error}")
             held = self.held.spans
+            faultpoint("shim.closed")
             self.held.release()
+        faultpoint("shim.released")
         end: rundir.EndFile = {
             "schema": "loop.end/1", "held": held, "stragglers": stragglers, "at": proc.wall_now(),
         }  # fmt: skip
         tolerate("end.json", lambda: rundir.write_json(self.run_dir, "end.json", end))
+        faultpoint("shim.ended")
+        if self.listener is not None:
+            tolerate("closing control.sock", self.listener.close)
         tolerate("the end command", self.spawn_end)
+        faultpoint("shim.succeeded")
 
     def drain(self) -> int:
         """End whatever the session left running; returns how many processes that were."""
@@ -212,6 +198,7 @@ class Shim:
         def find() -> list[int]:
             proc.reap()
             self.tend(self.outputs)
+            self.answer()
             return sorted({*proc.descendants(me), *proc.marked(session, {me})})
 
         while True:
@@ -243,7 +230,7 @@ class Shim:
 
     def hook(self, argv: list[str], name: str, env: dict[str, str]) -> tuple[proc.Ended, str | None]:
         """Run a hook to its end, bounded like the session. Raises SpawnError."""
-        output = rundir.BoundedLog(os.path.join(self.run_dir, name))
+        output = BoundedLog(os.path.join(self.run_dir, name))
         try:
             pid = proc.spawn(argv, self.spec["hook_cwd"], env, output.fd, output.fd)
             ended = self.watch(pid, proc.monotonic(), [output], is_worker=False)
@@ -253,7 +240,7 @@ class Shim:
             output.close()
 
     def watch(
-        self, child: int, began: float, outputs: list[rundir.BoundedLog], *, is_worker: bool
+        self, child: int, began: float, outputs: list[BoundedLog], *, is_worker: bool
     ) -> tuple[proc.Ended, str | None]:
         """Wait for `child`, ending it when its time is up; returns how it ended and why we ended it, if we did.
 
@@ -312,13 +299,19 @@ class Shim:
                 continue
 
     def listen(self, seconds: float) -> None:
-        """Sleep until a child ends, somebody signals this process, or `seconds` have passed."""
+        """Sleep until a child ends, somebody asks or signals this process, or `seconds` have passed."""
         while True:
             info = signal.sigtimedwait(WAKING, seconds)
             if info is None:
                 return
-            self.signalled |= info.si_signo != signal.SIGCHLD
+            self.signalled |= info.si_signo in STOPPING
+            if info.si_signo == signal.SIGIO:
+                self.answer()
             seconds = 0
+
+    def answer(self) -> None:
+        if self.listener is not None:
+            self.listener.answer()
 
     def stop_request(self) -> rundir.Stop | None:
         """The stop request in force, from a file or a signal."""
@@ -334,20 +327,16 @@ class Shim:
 
     # -------------------------------------------------------------------------------------------- writing
 
-    def tend(self, outputs: list[rundir.BoundedLog]) -> int:
+    def tend(self, outputs: list[BoundedLog]) -> int:
         """Keep the logs bounded; returns the bytes they grew by since the last look."""
         grown = 0
         for output in outputs:
-            said = output.truncated or output.unbounded is not None
+            said = output.truncated
             try:
                 grown += output.tend()
             except OSError as error:
                 log(f"cannot bound the output: {error}")
-            if output not in self.outputs or said:
-                continue
-            if output.unbounded is not None:
-                self.note("warned", "output_unbounded", text=f"cannot punch holes: {output.unbounded}")
-            elif output.truncated:
+            if output in self.outputs and output.truncated and not said:
                 self.note("warned", "output_truncated", stream="out" if output is self.outputs[0] else "err")
         return grown
 

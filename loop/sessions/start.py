@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from loop.sessions import rundir
+from loop.sessions.faultpoint import faultpoint
 from loop.sessions.rundir import Spec
 
 SHIM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim.py")
@@ -46,6 +47,7 @@ def launch(spec: Spec, env: Mapping[str, str], base_env: Mapping[str, str], *, e
     if rundir.read_claim(run_dir) is not None:
         raise LaunchError(f"{run_dir} is claimed: this session has been started or voided before")
     rundir.write_json(run_dir, "spec.json", spec)
+    faultpoint("launch.specified")
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     log = os.open(os.path.join(run_dir, "shim.log"), flags, 0o600)
     try:
@@ -59,6 +61,7 @@ def launch(spec: Spec, env: Mapping[str, str], base_env: Mapping[str, str], *, e
         os.close(log)
     _shims.append(shim)
     assert shim.stdin is not None
+    faultpoint("launch.spawned")
     try:
         # Closing is what tells the shim that it has all of it.
         with shim.stdin as pipe:

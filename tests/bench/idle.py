@@ -40,10 +40,10 @@ def bench(directory: Path) -> Iterator[Line]:
         wait_until("the first session's end", lambda: _served(home.at(place / home.CONFIG_NAME).db))
         time.sleep(SETTLE)
         progress(f"idle: measuring for {SECONDS:.0f} s")
-        before, begun = (_cpu(ours.pid), _cpu(peer.pid)), time.monotonic()
+        before, begun = (cpu(ours.pid), cpu(peer.pid)), time.monotonic()
         time.sleep(SECONDS)
         elapsed = time.monotonic() - begun
-        shares = [100 * (_cpu(process.pid) - cpu) / elapsed for process, cpu in zip((ours, peer), before, strict=True)]
+        shares = [100 * (cpu(process.pid) - cpu) / elapsed for process, cpu in zip((ours, peer), before, strict=True)]
         sizes = [memory(process.pid) for process in (ours, peer)]
     finally:
         for process in (ours, peer):
@@ -61,7 +61,7 @@ def _served(db: Path) -> bool:
         return bool(state.control["served"]) and not state.sessions["live"]
 
 
-def _cpu(pid: int) -> float:
+def cpu(pid: int) -> float:
     """Seconds of CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -19,10 +19,10 @@ STAMP = "exec"  # the file whose time is that of the worker's first instruction
 WORKER = ["/bin/sh", "-c", f': > "$LOOP_RUN_DIR/{STAMP}"; exec sleep 60']
 
 
-def prepare(state: Path) -> list[str]:
-    """Six run directories with their spec and lock files, as a controller has them before it spawns a shim."""
+def prepare(state: Path, count: int = SESSIONS) -> list[str]:
+    """Run directories with their spec and lock files, as a controller has them before it spawns a shim."""
     run_dirs = []
-    for number in range(1, SESSIONS + 1):
+    for number in range(1, count + 1):
         session, key = f"s{number}", f"work-{number}"
         run_dir = rundir.path_of(str(state), session)
         rundir.make_directory(run_dir)

@@ -41,7 +41,7 @@ def bench(directory: Path) -> Iterator[Line]:
     def ours() -> float:
         place = directory / f"starts-ours-{next(number)}"
         place.mkdir()
-        (place / home.CONFIG_NAME).write_text(_config())
+        (place / home.CONFIG_NAME).write_text(config())
         loop = Stamped(home.at(place / home.CONFIG_NAME), os.environ)
         with loop:
             result = loop.fire(Fire("manual"))
@@ -71,7 +71,9 @@ def _all_served(loop: Loop, sessions: list[str]) -> bool:
     return set(sessions) <= set(loop.journal.refresh().control["served"])
 
 
-def _config() -> str:
+def config(count: int = processes.SESSIONS) -> str:
+    """So many categories with a slot each, whose sessions only wait."""
     command = ", ".join(f"'{word}'" for word in processes.WORKER)
-    categories = [f"[categories.work-{number}]\ncommand = [{command}]" for number in range(processes.SESSIONS)]
-    return "\n".join(["[loop]", f"slots = {processes.SESSIONS}", "[selector]", "builtin = true", *categories]) + "\n"
+    categories = [f"[categories.work-{number}]\ncommand = [{command}]" for number in range(count)]
+    head = ["[loop]", f"slots = {count}", "max_starts_per_hour = 1000", "[selector]", "builtin = true"]
+    return "\n".join([*head, *categories]) + "\n"

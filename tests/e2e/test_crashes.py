@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from e2e_project import ROOT, Project, wait_until
 
-from loop.sessions import proc
+from loop.sessions import handshake, proc
 
 # Each step is a function of the product; the process dies by SIGKILL just before or just after its nth call.
 STEPS = [
@@ -139,6 +140,31 @@ def test_a_session_whose_shim_was_killed_is_lost_and_its_lock_is_freed(project: 
     project.loop("stop", "--kill")
     project.settle()
     assert project.status()["violations"]["same_lock"] == 0
+
+
+def test_as_long_as_somebody_listens_on_its_socket_a_session_is_alive_and_nobody_signals_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.configure("code", slots=1, env={"NAP": "60"}).loop("tick")
+    wait_until(lambda: project.starts())
+    (session,) = project.status()["sessions"]["live"]
+    for pid in project.helpers():
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not project.helpers())
+    name = project.db.parent / "runs" / session["id"] / handshake.NAME
+    name.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:  # like a shim that /proc does not show
+        monkeypatch.chdir(name.parent)  # the whole path may be too long for an address
+        listener.bind(name.name)
+        listener.listen()
+        project.loop("tick")
+        assert Path(f"/proc/{session['pid']}").exists()
+        assert project.events("session.stopping", "session.lost") == []
+    project.loop("tick")
+    wait_until(lambda: not proc.marked(session["id"]))
+    assert [event["session"] for event in project.events("session.lost")] == [session["id"]]
+    project.loop("stop", "--kill")
+    project.settle()
 
 
 def test_run_adopts_what_lives_and_leaves_it_alone_when_it_stops(project: Project) -> None:

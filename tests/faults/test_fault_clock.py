@@ -9,13 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from events.catalog import NoticeSent
+from events.catalog import NoticeSent, TickStarted
 from events.clock import SystemClock
 from events.envelope import to_text
 from events.store import EventLog
 from loop.controller import Loop
 from loop.home import at
-from loop.passes import Fire
+from loop.journal import Journal
+from loop.passes import Fire, note_clock
 from loop.status import status
 from projections import snapshots
 from tests.audit.stores import failing, report_of
@@ -59,6 +60,26 @@ def test_passes_go_on_over_any_step_and_the_log_verifies(project: Project, steps
     assert decided >= {found.position for found in acknowledged if found}
     log.close()
     project.assert_sound()
+
+
+def test_a_suspended_host_is_recorded_once_and_is_no_step_of_the_clock(clock: Any) -> None:
+    class Laptop(type(clock)):  # type: ignore[misc]
+        slept = 0
+
+        def monotonic(self) -> float:
+            return float((self.time - self.slept) / 1e6)
+
+    laptop = Laptop()
+    journal = Journal(EventLog.in_memory(clock=laptop))
+    for awake, slept in ((0, 0), (600, 0), (600, 3600), (600, 0)):
+        laptop.sleep(awake + slept)
+        laptop.slept += slept * SECOND
+        with journal.transaction() as entry:
+            note_clock(entry, laptop, "boot")
+            moments = {"boottime": laptop.boottime(), "awake": round(laptop.monotonic() * 1e6)}
+            entry.append(TickStarted(trigger="manual", pid=1, start=1, boot="boot", **moments), actor="test")
+    seen = [(event.type, event.data.get("seconds")) for event in journal.log.events() if event.type != "tick.started"]
+    assert seen[1:] == [("host.suspended", pytest.approx(3600, abs=1))]
 
 
 def by_scan(log: EventLog, at: str) -> int:
