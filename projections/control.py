@@ -48,7 +48,6 @@ class Control(TypedDict):
     invalid_config: str | None  # since when, until the next good pass
     skipped: dict[str, int]
     controller: dict[str, Any] | None
-    stopped: str | None  # when the last controller stopped in order
     clock: dict[str, Any] | None  # boot, boottime, awake and wall time of one instant
 
 

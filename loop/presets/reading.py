@@ -16,7 +16,8 @@ from typing import Any, BinaryIO, get_args
 from events.errors import ConfigError
 from loop.presets.preset import Output, Refusal, Result, count, instant, table, text, token
 from loop.presets.registry import preset
-from loop.sessions.rundir import HEAD, TAIL, Reader
+from loop.sessions.output import HEAD, TAIL
+from loop.sessions.rundir import Reader
 from loop.text import visible
 
 MAX_LINE = 1 << 20  # bytes of one line that is read

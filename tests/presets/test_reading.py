@@ -20,7 +20,7 @@ from loop.presets.preset import Output
 from loop.presets.reading import Reading, read
 from loop.presets.registry import preset
 from loop.sessions.outcome import OutcomeFile, judge
-from loop.sessions.rundir import HEAD, TAIL
+from loop.sessions.output import HEAD, TAIL
 
 READ_BY = ("claude", "codex", "gptme")
 SUCCESS = {"type": "result", "subtype": "success", "is_error": False, "session_id": "abc", "usage": {"input_tokens": 3}}
