@@ -109,18 +109,18 @@ def _carries_flock(pid: int, fd: str) -> bool:
 
 def _acts(home: Home, session: str, live: Live) -> bool:
     """Whether anybody is there who could still bring the session to its end: unknown counts as yes."""
+    run_dir = rundir.path_of(str(home.state), session)
     if live["status"] == "started":
         pid, start, boot = live["shim_pid"], live["shim_start"], live["boot"]
         if pid is None or start is None or boot is None or proc.alive(pid, start, boot):
             return True
-        return bool(proc.marked(session))
-    run_dir = rundir.path_of(str(home.state), session)
+        return bool(proc.marked(run_dir))
     try:
         acting = rundir.read_claim(run_dir) or rundir.read_launched(run_dir)
     except rundir.RunDirError:
         return True
     if acting is not None:
-        return proc.alive(acting["pid"], acting["start"], acting["boot"]) or bool(proc.marked(session))
+        return proc.alive(acting["pid"], acting["start"], acting["boot"]) or bool(proc.marked(run_dir))
     pid, start, boot = live["granter"]
     return bool(proc.alive(pid, start, boot))
 

@@ -79,7 +79,7 @@ def lock_files(home: Home, log: EventLog, state: State) -> Check:
     def mend() -> str:
         said: list[str] = []
         for key, path in missing.items():
-            if why := _still_alive(state, key, known[key], path):
+            if why := _still_alive(home, state, key, known[key], path):
                 said.append(f"{key} is left alone: {why}")
             else:
                 locks.create(str(home.lock_dir), key)
@@ -96,15 +96,15 @@ def _holders(state: State, store: str, key: str) -> list[str]:
     return [*past, *state.locks["claims"].get(key, {})]
 
 
-def _still_alive(state: State, key: str, sessions: Sequence[str], path: str) -> str | None:
+def _still_alive(home: Home, state: State, key: str, sessions: Sequence[str], path: str) -> str | None:
     """Why a key may still be held by somebody, though its lock file is gone; None when two sweeps find nobody."""
-    from loop.sessions import locks, proc
+    from loop.sessions import locks, proc, rundir
 
     if live := list(state.locks["claims"].get(key, {})):
         return f"session {live[0]} has not ended"
     for _ in range(2):
         for session in sessions:
-            if pids := proc.marked(session):
+            if pids := proc.marked(rundir.path_of(str(home.state), session)):
                 return f"process {pids[0]} of session {session} lives"
         if (pid := locks.holder_of_deleted(path)) is not None:
             return f"process {pid} holds the deleted file"

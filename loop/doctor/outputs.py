@@ -46,9 +46,9 @@ def run_directories(home: Home, log: EventLog) -> Check:
 
 def _alive(home: Home, name: str) -> int | None:
     """A process that is, or may be, about a run directory."""
-    if pids := proc.marked(name):
-        return pids[0]
     run_dir = rundir.path_of(str(home.state), name)
+    if pids := proc.marked(run_dir):
+        return pids[0]
     for read in (rundir.read_claim, rundir.read_launched):
         try:
             acting = read(run_dir)

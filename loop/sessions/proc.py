@@ -119,33 +119,51 @@ def descendants(pid: int) -> list[int]:
     return [each for each in found if each not in gone]
 
 
-def marked(session: str, exclude: Iterable[int] = ()) -> list[int]:
-    """Every process whose environment says exactly `LOOP_SESSION=<session>`, wherever it sits in the tree.
+def marked(run_dir: str, exclude: Iterable[int] = ()) -> list[int]:
+    """Every process of the session that `run_dir` is named after, wherever it sits in the tree.
 
-    It finds what left the tree, the process group and the lock. Processes of other users cannot be read and are
-    not found.
+    Its environment says exactly `LOOP_SESSION=<session>`. It finds what left the tree, the process group and the
+    lock. One whose `LOOP_RUN_DIR` is another directory belongs to the same session in a copy of this store, and is
+    not found; nor are processes of other users, which cannot be read.
     """
-    return _with_variable(b"\0LOOP_SESSION=" + os.fsencode(session) + b"\0", exclude)
+    marker = b"\0LOOP_SESSION=" + os.fsencode(os.path.basename(run_dir)) + b"\0"
+    return [pid for pid, environ in _with_variable(marker, exclude) if not _is_of_copy(environ, run_dir)]
+
+
+def _is_of_copy(environ: bytes, run_dir: str) -> bool:
+    _, _, rest = environ.partition(b"\0LOOP_RUN_DIR=")
+    named = os.fsdecode(rest.partition(b"\0")[0])
+    if not named or named == run_dir:
+        return False
+    try:
+        theirs = os.stat(named)
+    except OSError:
+        return False  # the project was moved meanwhile, perhaps
+    try:
+        return not os.path.samestat(theirs, os.stat(run_dir))
+    except OSError:
+        return True
 
 
 def of_runs(runs_dir: str) -> list[int]:
     """Every process of a session, whichever, whose run directory is or was below `runs_dir`; found as by `marked`."""
-    return _with_variable(b"\0LOOP_RUN_DIR=" + os.fsencode(runs_dir) + b"/", ())
+    return [pid for pid, _ in _with_variable(b"\0LOOP_RUN_DIR=" + os.fsencode(runs_dir) + b"/", ())]
 
 
-def _with_variable(needle: bytes, exclude: Iterable[int]) -> list[int]:
+def _with_variable(needle: bytes, exclude: Iterable[int]) -> list[tuple[int, bytes]]:
+    """The processes in whose environment `needle` is, each with that, every variable between two NULs."""
     skip = set(exclude)
-    found: list[int] = []
+    found: list[tuple[int, bytes]] = []
     for pid in _pids():
         if pid in skip:
             continue
         try:
             with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-                environ = file.readall()
+                environ = b"\0" + file.readall() + b"\0"
         except OSError:
             continue
-        if needle in b"\0" + environ + b"\0":
-            found.append(pid)
+        if needle in environ:
+            found.append((pid, environ))
     return found
 
 

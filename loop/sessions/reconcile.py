@@ -155,14 +155,14 @@ def _bury(journal: Journal, state_dir: Path, files: ingest.Files, clock: Clock) 
     """The shim is gone: end what it left, then, holding every key, append the end that can still be known."""
     spec, session = files.spec, files.spec["session"]
     lock_dir = str(state_dir / "locks")
-    if proc.marked(session):
+    if proc.marked(files.run_dir):
         with journal.transaction() as entry:
             live = entry.state.sessions["live"].get(session)
             if live is None:
                 return False
             if live["status"] == "started" and live["stopping"] is None:
                 _append(entry, session, live, SessionStopping(by=ACTOR, why="orphaned"))
-        if not _end_orphans(session, spec["grace"], clock):
+        if not _end_orphans(files.run_dir, spec["grace"], clock):
             return False
     try:
         held = locks.try_hold(lock_dir, spec["keys"])
@@ -171,7 +171,7 @@ def _bury(journal: Journal, state_dir: Path, files: ingest.Files, clock: Clock) 
     if held is None:
         return False
     with held:
-        if proc.marked(session) or proc.marked(session):
+        if proc.marked(files.run_dir) or proc.marked(files.run_dir):
             return False
         intervals = _intervals(lock_dir, spec["keys"], spec["token"])
         if files.exit is not None:
@@ -201,7 +201,7 @@ def _bury_without_files(journal: Journal, state_dir: Path, session: str, live: L
     run_dir = rundir.path_of(str(state_dir), session)
     if pid is not None and start is not None and boot is not None and _shim_lives(run_dir, pid, start, boot):
         return False
-    if not _end_orphans(session, GRACE, clock):
+    if not _end_orphans(run_dir, GRACE, clock):
         return False
     lock_dir = str(state_dir / "locks")
     paths = [locks.path_of(lock_dir, key) for key in live["keys"]]
@@ -213,7 +213,7 @@ def _bury_without_files(journal: Journal, state_dir: Path, session: str, live: L
     if held is None:
         return False
     with held:
-        if proc.marked(session) or proc.marked(session):
+        if proc.marked(run_dir) or proc.marked(run_dir):
             return False
         intervals = _intervals(lock_dir, live["keys"], live["token"])
         _close_witness(held, lock_dir, live["keys"], live["token"], session)
@@ -225,11 +225,11 @@ def _bury_without_files(journal: Journal, state_dir: Path, session: str, live: L
     return True
 
 
-def _end_orphans(session: str, grace: float, clock: Clock) -> bool:
-    """TERM, the session's grace, KILL to every process with its marker; False while one is left."""
+def _end_orphans(run_dir: str, grace: float, clock: Clock) -> bool:
+    """TERM, the session's grace, KILL to every process of that session; False while one is left."""
     begun = clock.monotonic()
     number = signal.SIGTERM
-    while left := proc.marked(session):
+    while left := proc.marked(run_dir):
         waited = clock.monotonic() - begun
         if waited > grace + 5:
             return False

@@ -193,13 +193,13 @@ class Shim:
 
     def drain(self) -> int:
         """End whatever the session left running; returns how many processes that were."""
-        session, me, ended = self.spec["session"], os.getpid(), 0
+        me, ended = os.getpid(), 0
 
         def find() -> list[int]:
             proc.reap()
             self.tend(self.outputs)
             self.answer()
-            return sorted({*proc.descendants(me), *proc.marked(session, {me})})
+            return sorted({*proc.descendants(me), *proc.marked(self.run_dir, {me})})
 
         while True:
             try:
@@ -289,7 +289,7 @@ class Shim:
         except OSError:
             pass
         me = os.getpid()
-        for pid in {*proc.descendants(me), *proc.marked(self.spec["session"], {me})}:
+        for pid in {*proc.descendants(me), *proc.marked(self.run_dir, {me})}:
             start = proc.start_time(pid)
             try:
                 # A second TERM in a row makes some programs give up their clean-up.

@@ -174,9 +174,9 @@ def test_a_session_that_died_with_its_shim_is_told_and_buried(project: Project) 
     project.configure("code", slots=1, env={"NAP": "30"}).loop("tick")
     wait_until(lambda: project.starts())
     [session] = project.status()["sessions"]["live"]
-    for pid in [*project.helpers(), *proc.marked(session["id"])]:
+    for pid in [*project.helpers(), *proc.marked(str(project.db.parent / "runs" / session["id"]))]:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not project.helpers() and not proc.marked(session["id"]))
+    wait_until(lambda: not project.helpers() and not proc.marked(str(project.db.parent / "runs" / session["id"])))
     check = found(project, "live_sessions")
     assert (check.level, session["id"] in check.detail) == ("warn", True)
     project.loop("doctor", "--fix")

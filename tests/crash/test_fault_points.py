@@ -119,7 +119,7 @@ def test_a_process_killed_at_any_point_loses_nothing_and_starts_nothing_twice(pr
     assert ends.keys() == requested
     assert snapshots.load(log).locks["violations"] == 0
     for session in requested:
-        assert proc.marked(str(session)) == []
+        assert proc.marked(str(project.db.parent / "runs" / str(session))) == []
         exit_record = rundir.read_exit(str(project.db.parent / "runs" / str(session)))
         if exit_record is not None and exit_record["stage"] == "worker" and exit_record["code"] == 0:
             assert ends[session].data.get("outcome") == "noop", f"the outcome of {session} is lost"

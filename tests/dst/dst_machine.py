@@ -160,8 +160,8 @@ class Machine:
     def _start_time(self, pid: int) -> int | None:
         return 1 if any(body.worker and body.pid + 1 == pid for body in self.bodies.values()) else None
 
-    def _marked(self, session: str, exclude: Iterable[int] = ()) -> list[int]:
-        body = self.bodies.get(session)
+    def _marked(self, run_dir: str, exclude: Iterable[int] = ()) -> list[int]:
+        body = self.bodies.get(os.path.basename(run_dir))
         return [body.pid + 1] if body is not None and body.worker and not body.hidden else []
 
     def _send(self, pid: int, start: int, number: int) -> bool:

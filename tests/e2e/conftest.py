@@ -18,7 +18,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     made = Project(directory)
     yield made
     for run_dir in made.run_dirs():
-        for pid in proc.marked(run_dir.name):
+        for pid in proc.marked(str(run_dir)):
             kill(pid)
     for pid in made.helpers():
         kill(pid)

@@ -172,7 +172,7 @@ class Project:
         assert status["locks"] == []
         assert status["violations"]["same_lock"] == 0
         for session in requested:
-            assert proc.marked(session) == []
+            assert proc.marked(str(self.directory / ".loop" / "runs" / session)) == []
 
 
 def kill(pid: int) -> None:

@@ -136,7 +136,7 @@ def test_a_session_whose_shim_was_killed_is_lost_and_its_lock_is_freed(project: 
     project.settle()
     lost = project.events("session.lost")
     assert [(event["session"], event["data"]["why"]) for event in lost] == [(session, "shim_died")]
-    assert proc.marked(session) == []
+    assert proc.marked(str(project.directory / ".loop" / "runs" / session)) == []
     project.loop("stop", "--kill")
     project.settle()
     assert project.status()["violations"]["same_lock"] == 0

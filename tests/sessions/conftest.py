@@ -78,7 +78,7 @@ class Session:
         return (self.dir / name).read_text()
 
     def marked(self) -> list[int]:
-        return proc.marked(self.name)
+        return proc.marked(str(self.dir))
 
     def wait_for(self, name: str) -> str:
         """The content of a file in the run directory, once it has some."""

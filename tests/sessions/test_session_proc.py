@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,23 @@ def test_the_marker_is_matched_exactly(spawn: Spawn, name: str) -> None:
         spawn("/bin/sleep", "60", env=env)
     assert sorted(proc.marked(name)) == sorted([exact.pid, last.pid])
     assert proc.marked(name, {exact.pid}) == [last.pid]
+
+
+def test_a_process_of_a_copy_of_the_store_is_not_ours(spawn: Spawn, name: str, tmp_path: Path) -> None:
+    ours, copy, gone = (tmp_path / parent / name for parent in ("ours", "copy", "gone"))
+    ours.mkdir(parents=True)
+    copy.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "ours")
+    of = {
+        path: spawn("/bin/sleep", "60", env={"LOOP_SESSION": name, "LOOP_RUN_DIR": str(path)}).pid
+        for path in (ours, copy, gone, tmp_path / "link" / name)
+    }
+    assert sorted(proc.marked(str(ours))) == sorted({*of.values()} - {of[copy]})  # "gone": it may have been moved
+    assert of[copy] in proc.marked(str(copy))
+    assert of[ours] not in proc.marked(str(copy))
+    ours.rmdir()
+    assert of[ours] in proc.marked(str(ours))
+    assert of[copy] not in proc.marked(str(ours))
 
 
 def test_descendants_of_all_depths(spawn: Spawn) -> None:

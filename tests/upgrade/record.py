@@ -99,7 +99,7 @@ def end_all(run_dirs: dict[str, Path]) -> None:
     shim = rundir.read_claim(str(run_dirs["shim-died"]))
     assert shim is not None
     os.kill(shim["pid"], signal.SIGKILL)
-    for pid in proc.marked(run_dirs["shim-died"].name):
+    for pid in proc.marked(str(run_dirs["shim-died"])):
         os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 60
     while not all((path / "end.json").exists() for kind, path in run_dirs.items() if kind != "shim-died"):
