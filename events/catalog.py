@@ -154,6 +154,7 @@ class LoopConfigured(Payload):
     host: HostConfig
     categories: dict[str, CategoryConfig]
     backends: dict[str, BackendConfig]
+    notify: bool = False
     red_rungs: list[str] = []
     settings: PrivateJson
 
@@ -178,7 +179,10 @@ class LoopDraining(_Mode):
 
 
 class LoopFrozen(_Mode):
+    """Nothing starts in its scope until `loop resume --reason`; `because` is a rule of the storm guard."""
+
     type = "loop.frozen"
+    because: Literal["failures", "lost", "violation"] | None = None
 
 
 class OperatorRequested(Payload):
@@ -575,8 +579,11 @@ class ControllerStopped(Payload):
 
 
 class _Notice(Payload):
+    """A run of the notify command: of which kind and subject (none: many at once), up to which position."""
+
     kind: str
     about: int | None = None
+    subject: str | None = None
 
 
 class NoticeSent(_Notice):
