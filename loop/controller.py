@@ -113,6 +113,8 @@ class Loop:
                 if fire.nominal is not None and is_used(entry.state, fire.nominal):
                     append_skip(entry, fire, "used")
                     return Result(None, skipped="used")
+                if self.is_stopped():  # since it was looked at: the selector may have taken its time
+                    return Result(None, skipped=append_skip(entry, fire, "stopped"))
                 guard.watch(entry)
                 decided = decide_pass(entry, observed, self.clock)
                 if fire.expect is not None and fire.expect != decided.inputs:
