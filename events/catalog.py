@@ -154,7 +154,6 @@ class LoopConfigured(Payload):
     host: HostConfig
     categories: dict[str, CategoryConfig]
     backends: dict[str, BackendConfig]
-    notify: bool = False
     red_rungs: list[str] = []
     settings: PrivateJson
 
@@ -182,6 +181,7 @@ class LoopFrozen(_Mode):
     """Nothing starts in its scope until `loop resume --reason`; `because` is a rule of the storm guard."""
 
     type = "loop.frozen"
+    version = 2
     because: Literal["failures", "lost", "violation"] | None = None
 
 
@@ -588,10 +588,12 @@ class _Notice(Payload):
 
 class NoticeSent(_Notice):
     type = "notice.sent"
+    version = 2
 
 
 class NoticeFailed(_Notice):
     type = "notice.failed"
+    version = 2
     text: PrivateText
 
 

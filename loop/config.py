@@ -318,7 +318,6 @@ def _data(config: Config) -> dict[str, object]:
         "max_starts_per_hour": loop.max_starts_per_hour,
         "max_starts_per_day": loop.max_starts_per_day,
         "stagger": loop.stagger,
-        "notify": loop.notify is not None,
         "window": allocation.window,
         "max_ratio": allocation.max_ratio,
         "selector": {

@@ -127,7 +127,7 @@ def announce(loop: Loop) -> None:
     Without a command in the config in force, nothing is told. Who finds another announcing leaves it to that one.
     """
     with contextlib.suppress(LoopError, OSError):
-        if not _is_wanted(loop.journal.refresh()) or not due(loop.journal.state, loop.clock.now()):
+        if not due(loop.journal.refresh(), loop.clock.now()):
             return
         with kernel_lock(loop.home.state / "notify.lock") as got:
             if got and (command := _command(loop)):
@@ -152,11 +152,6 @@ def _tell(loop: Loop, command: list[str]) -> None:
         text = result.text.encode("utf-8", "replace").decode()[:TEXT_KEPT]
         with loop.journal.transaction() as entry:
             entry.append(NoticeSent(**about) if result.ok else NoticeFailed(**about, text=text), actor=ACTOR)
-
-
-def _is_wanted(state: State) -> bool:
-    config = state.control["config"]
-    return config is not None and bool(config.get("notify"))
 
 
 def _command(loop: Loop) -> list[str] | None:

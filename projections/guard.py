@@ -65,7 +65,7 @@ def _end(state: Guard, event: Event, how: str, *, failed: bool, lost: bool = Fal
 
 
 def frozen(state: Guard, event: Event) -> None:
-    because = event.data.get("because")
+    because = event.data["because"]
     scope = event.data["scope"]
     state["causes"][scope if event.data["name"] is None else f"{scope}:{event.data['name']}"] = because or ""
     if because == "violation":

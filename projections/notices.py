@@ -68,7 +68,7 @@ def detected(state: Notices, event: Event) -> None:
 
 def frozen(state: Notices, event: Event) -> None:
     scope, name = event.data["scope"], event.data["name"]
-    _raise(state, event, "frozen", scope if name is None else f"{scope} {name}", {"because": event.data.get("because")})
+    _raise(state, event, "frozen", scope if name is None else f"{scope} {name}", {"because": event.data["because"]})
 
 
 def limited(state: Notices, event: Event) -> None:
@@ -105,7 +105,7 @@ def tick_started(state: Notices, event: Event) -> None:
 def _attempt(state: Notices, event: Event, *, failed: bool) -> None:
     keep_recent(state["attempts"], event.at, SENT_KEPT)
     data = event.data
-    upto, subject = data["about"] or 0, data.get("subject")
+    upto, subject = data["about"] or 0, data["subject"]
     if subject is None:  # many at once, or of a release that named no subject
         told = [key for key, raised in state["raised"].items() if not failed and raised["position"] <= upto]
     else:

@@ -130,6 +130,7 @@ def test_the_shim_loads_nothing_but_itself_and_the_standard_library() -> None:
         "loop.sessions.proc",
         "loop.sessions.rundir",
         "loop.sessions.shim",
+        "loop.sessions.stopfile",
     ]
 
 

@@ -96,6 +96,6 @@ def test_a_resume_answers_the_violations_before_it_and_no_later_one() -> None:
 
 
 def test_a_pause_does_not_thaw_and_its_end_neither() -> None:
-    story = given(configured(), restrained("frozen"), restrained("paused", minutes=1), restrained("draining"))
+    story = given(configured(), restrained("frozen"), restrained("draining"), restrained("paused", minutes=1))
     assert story.state.control["modes"]["all"]["mode"] == "frozen"
     assert story.state.control["modes"]["all"]["until"] is None
