@@ -410,11 +410,13 @@ def pause(
 
 @app.command(rich_help_panel=CONTROL)
 def resume(category: Category = None, backend: Backend = None, reason: Reason = None, json: Json = False) -> None:
-    """Undo pause, drain or freeze; without an option all of them.
+    """Undo pause, drain or freeze; without an option all of them. A freeze takes --reason.
 
     Example: loop resume
     """
-    raise typer.Exit(_restrain("resume", category, backend, None, reason, json))
+    from loop.commands.control import resume as run
+
+    raise typer.Exit(run(home(), os.environ, category=category, backend=backend, reason=reason, as_json=json))
 
 
 @app.command(rich_help_panel=CONTROL)

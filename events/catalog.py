@@ -178,7 +178,11 @@ class LoopDraining(_Mode):
 
 
 class LoopFrozen(_Mode):
+    """Nothing starts in its scope until `loop resume --reason`; `because` is a rule of the storm guard."""
+
     type = "loop.frozen"
+    version = 2
+    because: Literal["failures", "lost", "violation"] | None = None
 
 
 class OperatorRequested(Payload):
@@ -587,16 +591,21 @@ class ControllerStopped(Payload):
 
 
 class _Notice(Payload):
+    """A run of the notify command: of which kind and subject (none: many at once), up to which position."""
+
     kind: str
     about: int | None = None
+    subject: str | None = None
 
 
 class NoticeSent(_Notice):
     type = "notice.sent"
+    version = 2
 
 
 class NoticeFailed(_Notice):
     type = "notice.failed"
+    version = 2
     text: PrivateText
 
 

@@ -46,7 +46,7 @@ BACKEND: Table = {
 }
 
 LOOP: Table = {
-    (state, event): after
+    (state, event): "frozen" if state == "frozen" and after != "running" else after  # only a resume thaws
     for state in ("running", "paused", "draining", "frozen")
     for event, after in (
         ("loop.paused", "paused"),

@@ -29,10 +29,23 @@ def _no_rungs(data: Json) -> Json:
     return {**data, "red_rungs": []}
 
 
+def _no_rule(data: Json) -> Json:
+    """Before the storm guard froze."""
+    return {**data, "because": None}
+
+
+def _no_subject(data: Json) -> Json:
+    """Before notices were told apart by their subject."""
+    return {**data, "subject": None}
+
+
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
     ("loop.configured", 1): _no_rungs,
     ("fanout.decided", 1): _without_ledger,
     ("lock.acquired", 1): _no_observation,
+    ("loop.frozen", 1): _no_rule,
+    ("notice.sent", 1): _no_subject,
+    ("notice.failed", 1): _no_subject,
 }
 
 

@@ -74,6 +74,7 @@ class LoopSection(Section):
     max_starts_per_hour: Count = Field(default_factory=lambda given: 2 * int(given.get("slots", 6)))
     max_starts_per_day: Count | None = None
     stagger: Seconds = 0
+    notify: LiteralArgv | None = None
 
     @field_validator("cron")
     @classmethod
@@ -415,7 +416,7 @@ def _private(config: Config) -> dict[str, object]:
     hooks = ("before", "after", "env_file")
     own = ("note", "command", "gate", "cwd", "prompt", "prompt_file", *hooks)
     return {
-        "loop": {"cwd": config.loop.cwd, "state": config.loop.state},
+        "loop": {"cwd": config.loop.cwd, "state": config.loop.state, "notify": _listed(config.loop.notify)},
         "selector": {"command": _listed(config.selector.command)},
         "retention": config.retention.model_dump(),
         "session": {key: _listed(getattr(config.session, key)) for key in hooks},

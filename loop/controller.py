@@ -25,7 +25,7 @@ from events.clock import Clock, SystemClock
 from events.errors import ConfigError, PassBusy, RefusedError, StoreError
 from events.place import refuse_loss
 from events.store import EventLog
-from loop import __version__
+from loop import __version__, guard
 from loop.command import render_argv
 from loop.config import Config, facts
 from loop.config_file import load, session_env
@@ -48,7 +48,7 @@ from loop.passes import (
     preview,
     raises_slots,
 )
-from loop.sessions import ingest, locks, proc, retention, rundir, start
+from loop.sessions import ingest, locks, proc, retention, rundir, start, stopfile
 from loop.sessions.faultpoint import faultpoint
 from loop.sessions.reconcile import Glances, reconcile
 from loop.sessions.witness import record_violations
@@ -104,6 +104,9 @@ class Loop:
         Raises PassBusy where another pass observes, ConfigError where the config is invalid (both recorded),
         RefusedError where `fire.expect` does not hold (nothing granted), StoreError and StoreBusy.
         """
+        if self.is_stopped():
+            self._record_skip(fire, "stopped")
+            return Result(None, skipped="stopped")
         with self._observing(fire):
             config = self._config(fire)
             reconcile(self.journal, self.home.state, self.clock)
@@ -117,6 +120,9 @@ class Loop:
                 if fire.nominal is not None and is_used(entry.state, fire.nominal, entry.now):
                     append_skip(entry, fire, "used")
                     return Result(None, skipped="used")
+                if self.is_stopped():  # since it was looked at: the selector may have taken its time
+                    return Result(None, skipped=append_skip(entry, fire, "stopped"))
+                guard.watch(entry)
                 decided = decide_pass(entry, observed, self.clock)
                 if fire.expect is not None and fire.expect != decided.inputs:
                     raise RefusedError(
@@ -133,14 +139,22 @@ class Loop:
         The host is measured, as that runs nothing: what it was before the sessions of the last fire would say little.
         """
         fire = Fire("session_end", ended=session)
+        if self.is_stopped():
+            self._record_skip(fire, "stopped")
+            return Result(None, skipped="stopped")
         config = self._config(fire)
         self.check_witnesses()
         observed = Facts(fire, config, host=measure(config), red_rungs=self._red_rungs(config))
         with self.journal.transaction() as entry:
             if session in entry.state.control["served"]:
                 return Result(None, skipped="used")
+            guard.watch(entry)
             decided = decide_pass(entry, observed, self.clock)
         return self._start(decided, config, observed)
+
+    def is_stopped(self) -> bool:
+        """Whether the STOP file is there. A pass that came just before it is caught by the shims, which look, too."""
+        return stopfile.read(str(self.home.state)) is not None
 
     def reconcile(self, *, settle: bool = False) -> list[str]:
         """Bring the log up to what the machine shows; returns the sessions found ended."""

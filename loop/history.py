@@ -19,7 +19,8 @@ from projections.outcomes import ASSESSED
 from projections.state import State
 
 NO_PASS = "no_pass"  # why a slot is idle once no pass has looked at it for two periods
-RESTRAINTS = frozenset({"paused", "draining", "frozen", "invalid_config"})  # skipped fires that leave slots idle
+RESTRAINTS = frozenset({"paused", "draining", "frozen", "stopped", "invalid_config"})
+"""Reasons of skipped fires that leave slots idle."""
 TALLIED = ("session.started", "session.ended", "session.graded")
 
 

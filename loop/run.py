@@ -20,6 +20,7 @@ from events.catalog import ControllerStarted, ControllerStopped, SessionAdopted
 from events.errors import ConfigError, LoopError, PassBusy, RefusedError, StoreGone
 from loop import __version__
 from loop.controller import Loop, Result, kernel_lock
+from loop.notices import announce
 from loop.passes import ACTOR, Fire, is_used
 from loop.sessions import handshake, proc, rundir
 from loop.sessions.start import reap
@@ -140,6 +141,7 @@ def _step(watch: Watch) -> None:
         watch.report("another pass is observing; if it is no fire, this one comes after it")
     except (LoopError, OSError, rundir.RunDirError) as error:
         watch.report(f"{type(error).__name__}: {error}")
+    announce(watch.loop)
 
 
 def _look(loop: Loop, report: Report, *, settle: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from events.envelope import to_text
+from loop.guard import why_frozen
 from loop.output import as_of, clean
 from loop.shares import UNIT, Starts, counted
 from loop.words import REJECTIONS, figure
@@ -100,8 +101,11 @@ def problems(state: State, now: int, report: dict[str, Any]) -> list[dict[str, s
         add("same_lock", f"{count} same-lock violations", "loop log --type 'lock.*'")
     if report["mode"] == "invalid_config":
         add("invalid_config", "the config is invalid: nothing is started", "loop config check")
-    if report["mode"] == "frozen":
-        add("frozen", "the loop is frozen", "loop log --type 'loop.*'")
+    for scope, restraint in report["restraints"].items():
+        if restraint["mode"] == "frozen":
+            what = "the loop" if scope == "all" else scope.replace(":", " ")
+            option = "" if scope == "all" else f" --category {scope.partition(':')[2]}"
+            add("frozen", f"{what} is frozen: {why_frozen(state, scope)}", f'loop resume{option} --reason "…"')
     chosen = report["selection"]
     if chosen["rejected"]:
         reason = REJECTIONS.get(chosen["reason"], clean(chosen["reason"]))

@@ -110,6 +110,7 @@ IDLE: dict[str, str] = {
     "paused": "the loop is paused",
     "draining": "the loop is draining",
     "frozen": "the loop is frozen",
+    "stopped": "the STOP file was there",
 }
 
 REJECTIONS: dict[str, str] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from events.envelope import Event
+from events.lifecycle import LOOP
 from projections import fires
 from projections.fold import Handlers, keep_recent
 
@@ -88,8 +89,11 @@ def _scope(event: Event) -> str:
 
 
 def restrained(state: Control, event: Event) -> None:
-    mode = {"loop.paused": "paused", "loop.draining": "draining", "loop.frozen": "frozen"}[event.type]
-    state["modes"][_scope(event)] = Mode(mode=mode, until=event.data["until"], since=event.at)
+    scope = _scope(event)
+    known = state["modes"].get(scope)
+    mode = LOOP["running" if known is None else known["mode"], event.type]
+    if known is None or (known["mode"], mode) != ("frozen", "frozen"):  # a pause that runs out must not thaw
+        state["modes"][scope] = Mode(mode=mode, until=event.data["until"], since=event.at)
 
 
 def resumed(state: Control, event: Event) -> None:

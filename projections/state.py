@@ -12,7 +12,20 @@ import orjson
 
 from events.envelope import Event
 from events.errors import DAMAGED, StoreError, StoreTooNew
-from projections import allocation, backends, control, host, ledger, locks, outcomes, selection, sessions, supply
+from projections import (
+    allocation,
+    backends,
+    control,
+    guard,
+    host,
+    ledger,
+    locks,
+    notices,
+    outcomes,
+    selection,
+    sessions,
+    supply,
+)
 from projections.fold import Handler
 
 PROJECTIONS = {
@@ -26,6 +39,8 @@ PROJECTIONS = {
     "host": host,
     "control": control,
     "ledger": ledger,
+    "guard": guard,
+    "notices": notices,
 }
 
 # Facts that no projection needs; listed, so that an unknown type is an error and not a silent gap.
@@ -36,8 +51,6 @@ UNFOLDED = frozenset(
         "output.removed",
         "lock.refused",
         "session.adopted",
-        "notice.sent",
-        "notice.failed",
     }
 )
 
@@ -97,6 +110,8 @@ class State:
         self.ledger: ledger.Ledger = parts["ledger"]
         self.supply: supply.Supply = parts["supply"]
         self.host: host.Host = parts["host"]
+        self.guard: guard.Guard = parts["guard"]
+        self.notices: notices.Notices = parts["notices"]
 
     def apply(self, event: Event) -> None:
         """Fold one event: the one after `position`, of a type that this version knows.

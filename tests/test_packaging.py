@@ -134,6 +134,7 @@ def test_the_shim_loads_nothing_but_itself_and_the_standard_library() -> None:
         "loop.sessions.rundir",
         "loop.sessions.shim",
         "loop.sessions.silence",
+        "loop.sessions.stopfile",
     ]
 
 

@@ -11,6 +11,7 @@ from events.clock import Clock, SystemClock
 from events.envelope import to_micros
 from events.errors import RefusedError, UsageError
 from events.store import EventLog
+from loop import guard
 from loop.commands.why import decision_table, selection_line, slots_text
 from loop.config import Config
 from loop.config_file import load
@@ -21,9 +22,11 @@ from loop.home import Home
 from loop.host import measure
 from loop.journal import Rehearsal
 from loop.moment import Moment, resolve
+from loop.notices import announcing
 from loop.observe import Selection, ask_selector, interpret
 from loop.output import as_of, clean, console, message, print_json
 from loop.passes import Decided, Facts, Fire, configure, decide_pass, raises_slots
+from loop.sessions import stopfile
 from projections import schedule
 from projections.state import State
 from projections.view import view
@@ -53,6 +56,8 @@ def plan(
         state = moment.state(log)
         config = load(home.config)
         notes = [*warnings(config), *_raising(log, state, moment, config)]
+        if at is None and (stop := stopfile.problem(str(home.state))) is not None:
+            notes.append(stop)
     finally:
         log.close()
     if recorded or at is not None:
@@ -108,7 +113,7 @@ def _observed(
     with asking(config, environ, dry_run=True) as gates:
         answer = given or ask_selector(config, view(before.state, moment.now), environ, dry_run=True)
     facts = Facts(Fire("manual"), config, answer, gates, measure(config))
-    return decide_pass(Rehearsal(state, moment.now), facts, SystemClock()), facts
+    return _rehearsed(state, moment, facts), facts
 
 
 def _recorded(state: State, moment: Moment, config: Config, past: bool) -> tuple[Decided, Facts]:
@@ -131,7 +136,13 @@ def _recorded(state: State, moment: Moment, config: Config, past: bool) -> tuple
             {"source": last["source"], "tier": last["tier"], "ranking": last["ranking"]}
         )
     facts = Facts(Fire("manual"), config, answer, keep_config=past)
-    return decide_pass(Rehearsal(state, moment.now), facts, SystemClock()), facts
+    return _rehearsed(state, moment, facts), facts
+
+
+def _rehearsed(state: State, moment: Moment, facts: Facts) -> Decided:
+    rehearsal = Rehearsal(state, moment.now)
+    guard.watch(rehearsal)
+    return decide_pass(rehearsal, facts, SystemClock())
 
 
 def _payload(source: str) -> bytes:
@@ -155,7 +166,8 @@ def tick(
 ) -> int:
     """One pass now: by hand it always decides, with `timer` it is the fire of the current nominal instant."""
     refuse_inside(environ, "tick")
-    with Loop(home, environ, clock) as loop:
+    say_stopped(home)
+    with Loop(home, environ, clock) as loop, announcing(loop):
         nominal = schedule.last_fire(loop.configured(), loop.clock.now()) if timer else None
         result = loop.fire(Fire("timer" if timer else "manual", nominal=nominal, expect=expect))
         return _report(loop, result, as_json)
@@ -173,6 +185,7 @@ def start(
 ) -> int:
     """Start one category by hand: outside the allowlist and its cool-down, but never past a lock or a full house."""
     refuse_inside(environ, "start")
+    say_stopped(home)
     log = EventLog.read(home.db)
     try:
         log.refuse_imported()  # before the config, which an imported store does not have
@@ -186,7 +199,7 @@ def start(
         allowed = ", ".join(config.backends_of(category))
         raise UsageError(f"{category} may not run on {backend}", f"its backends are: {allowed}")
     asked = OperatorRequested(action="start", task=task, backend=backend, reason=reason)
-    with Loop(home, environ) as loop:
+    with Loop(home, environ) as loop, announcing(loop):
         result = loop.fire(Fire("manual", start=asked, category=category))
         code = _report(loop, result, as_json)
         if result.decided is not None and not result.started:
@@ -206,6 +219,12 @@ def refuse_inside(environ: Mapping[str, str], command: str) -> None:
             f"loop {command} inside session {clean(session, 64)}: a session does not drive its own loop",
             "run it outside; reading (loop status) is fine",
         )
+
+
+def say_stopped(home: Home) -> None:
+    """Say on stderr that STOP is there; before the store is opened, which may be broken."""
+    if (problem := stopfile.problem(str(home.state))) is not None:
+        message(f"{problem}; to go on: rm {stopfile.path_of(str(home.state))}")
 
 
 def _report(loop: Loop, result: Result, as_json: bool) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from loop.commands.passes import refuse_inside
+from loop.commands.passes import refuse_inside, say_stopped
 from loop.controller import Loop
 from loop.home import Home
 from loop.output import message
@@ -15,6 +15,7 @@ from loop.run import run as control
 def run(home: Home, environ: Mapping[str, str], *, quiet: bool) -> int:
     """Run until SIGTERM or SIGINT; then 0."""
     refuse_inside(environ, "run")
+    say_stopped(home)
 
     def report(text: str) -> None:
         if not quiet:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from events.envelope import to_micros
+from events.errors import StoreError
 from events.place import wal_bytes
 from events.store import WAL_LIMIT, EventLog
 from loop.moment import resolve
-from loop.output import clean, console, local, print_json, share, span
+from loop.output import clean, console, local, message, print_json, share, span
+from loop.sessions import stopfile
 from loop.status import status
 from projections.figures import NEGLECT
 
@@ -28,7 +30,12 @@ def run(db: Path, *, at: str | None, as_json: bool, watch: float | None, check: 
     """Print the status; with `watch` again every so many seconds until interrupted; exit 4 with `check` if unsafe."""
     if watch is not None:
         return _watch(db, watch)
-    report = read(db, at)
+    try:
+        report = read(db, at)
+    except StoreError:
+        if (stop := stopfile.problem(str(db.parent))) is not None:
+            message(stop)
+        raise
     if as_json:
         print_json(report)
     else:
@@ -44,6 +51,9 @@ def read(db: Path, at: str | None) -> dict[str, Any]:
         report = status(moment.state(log), moment.now, moment.since)
     finally:
         log.close()
+    if at is None and (stop := stopfile.problem(str(db.parent))) is not None:  # of the machine too, and above all else
+        mend = f"rm {stopfile.path_of(str(db.parent))}"
+        report["problems"].insert(0, {"code": "stopped", "text": stop, "command": mend})
     if at is None and (size := wal_bytes(db)) > WAL_LIMIT:  # of this machine now; the log knows nothing of it
         text = f"a reader keeps {size >> 20} MiB from being written back into the log"
         report["problems"].append({"code": "wal_long", "text": text, "command": f"fuser {db}"})

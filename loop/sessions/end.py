@@ -19,6 +19,7 @@ def main(run_dir: str) -> int:
     from events.errors import LoopError
     from loop import home
     from loop.controller import Loop
+    from loop.notices import announcing
     from loop.sessions import ingest, rundir
     from loop.sessions.faultpoint import faultpoint
 
@@ -27,7 +28,7 @@ def main(run_dir: str) -> int:
         print(f"{run_dir}: no spec, nothing to do", file=sys.stderr)
         return 1
     try:
-        with Loop(home.at(Path(spec["config"])), os.environ) as loop:
+        with Loop(home.at(Path(spec["config"])), os.environ) as loop, announcing(loop):
             ingest.ingest(loop.journal, run_dir)
             faultpoint("end.ingested")
             loop.session_ended(spec["session"])

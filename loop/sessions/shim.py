@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Literal, Unpack
 
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from loop.sessions import locks, proc, rundir
+from loop.sessions import locks, proc, rundir, stopfile
 from loop.sessions.faultpoint import faultpoint
 from loop.sessions.handshake import Listener
 from loop.sessions.output import BoundedLog
@@ -314,7 +314,17 @@ class Shim:
             self.listener.answer()
 
     def stop_request(self) -> rundir.Stop | None:
-        """The stop request in force, from a file or a signal."""
+        """The stop request in force: of this session, or the loop's STOP file, which needs no run directory.
+
+        Of two the one that kills.
+        """
+        own, everybody = self.own_stop(), stopfile.read(self.spec["state_dir"])
+        if everybody is None or (own is not None and own["kill"]):
+            return own
+        return everybody
+
+    def own_stop(self) -> rundir.Stop | None:
+        """What was asked of this session alone, by a file or a signal."""
         try:
             stop = rundir.read_stop(self.run_dir)
         except rundir.RunDirError:

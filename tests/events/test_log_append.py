@@ -106,7 +106,7 @@ def test_what_append_returns_is_what_folds_will_read(log: EventLog, text: str) -
             NoticeSent(kind=text, about=1), actor="test", tick="t1", cause=1, session="s1", category=text
         )
     assert next(log.events(after=1)) == appended
-    assert appended.data == {"kind": text, "about": 1}
+    assert appended.data == {"kind": text, "about": 1, "subject": None}
 
 
 def test_a_second_end_of_a_session_is_refused(log: EventLog) -> None:
@@ -242,5 +242,5 @@ def test_data_is_stored_as_canonical_json(log: EventLog) -> None:
     with log.transaction() as transaction:
         transaction.append(NoticeSent(kind="ü"), actor="test")
     [_, record] = log.select(Filter())
-    assert record.data == '{"kind":"ü","about":null}'
-    assert json.loads(record.data) == {"kind": "ü", "about": None}
+    assert record.data == '{"kind":"ü","about":null,"subject":null}'
+    assert json.loads(record.data) == {"kind": "ü", "about": None, "subject": None}

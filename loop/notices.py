@@ -1,0 +1,221 @@
+"""Notices: `loop.notify` is run with one JSON object on stdin when something happened that a person should know.
+
+KINDS is the table of what that is. What there is to tell, and what was told, is folded from the log
+(`projections.notices`), so that no notice is lost by a crash and none is repeated by a restart; one that was being sent
+at the crash may come twice. At most PER_HOUR are tried in any hour: the last of them tells how many others there are. A
+command that fails is recorded as `notice.failed`, tried again after RETRY, and changes nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from events.catalog import NoticeFailed, NoticeSent
+from events.envelope import to_micros
+from events.errors import LoopError
+from events.store import Filter
+from loop.command import run_bounded
+from loop.controller import Loop, kernel_lock
+from loop.guard import RULES
+from loop.status import mode
+from loop.words import REJECTIONS
+from projections.figures import silent_since
+from projections.notices import Raised, key_of
+from projections.state import State
+
+SCHEMA = "loop.notice/1"
+ACTOR = "notify"
+SECOND = 1_000_000
+PER_HOUR = 12  # notices tried in any hour
+RETRY = 900 * SECOND  # after a command that failed
+LAPSE = 2 * 3600 * SECOND  # what was not told by then is no news: an old log is not read out to a new command
+SECONDS = 10.0  # that one look may spend on notices, however many are due and however long the command takes
+OUTPUT_LIMIT = 1 << 16  # bytes that the command may print; they go nowhere
+TEXT_KEPT = 2_000
+MANY = "suppressed"
+
+
+class Kind(NamedTuple):
+    text: Callable[[Raised], str]
+    command: str
+    """What shows more of it."""
+    quiet: int = 3600 * SECOND
+    """Between two notices of one subject; what happens meanwhile is counted and told after it."""
+
+
+def _frozen(raised: Raised) -> str:
+    because = RULES.get(raised["detail"]["because"], "")
+    return f"{'the loop' if raised['subject'] == 'all' else raised['subject']} is frozen" + (because and f": {because}")
+
+
+def _pass_failed(raised: Raised) -> str:
+    if raised["subject"] == "config":
+        return "the config is invalid: nothing is started"
+    reason = raised["detail"]["reason"]
+    return f"the selector's answer was rejected: {REJECTIONS.get(reason, reason)}"
+
+
+def _fire_missed(raised: Raised) -> str:
+    if since := raised["detail"].get("since"):
+        return f"no fire since {since[:19]}Z, for more than two periods"
+    return f"{raised['detail']['missed']} fires were missed before this one"
+
+
+def _limited(raised: Raised) -> str:
+    until = raised["detail"]["until"]
+    return f"backend pool {raised['subject']} is limited" + (f" until {until[:19]}Z" if until else "")
+
+
+KINDS: dict[str, Kind] = {
+    "violation": Kind(
+        lambda raised: f"{raised['detail']['kind'].replace('_', ' ')} of {raised['subject']}",
+        "loop log --type violation.detected",
+    ),
+    "frozen": Kind(_frozen, "loop log --type loop.frozen", quiet=0),
+    "pool_limited": Kind(_limited, "loop backends"),
+    "fire_missed": Kind(_fire_missed, "loop doctor"),
+    "pass_failed": Kind(_pass_failed, "loop status"),
+    "session_lost": Kind(
+        lambda raised: f"a session of {raised['subject']} was lost: {raised['detail']['why'].replace('_', ' ')}",
+        "loop sessions --outcome lost",
+    ),
+}
+"""What is told. A kind's facts are raised in `projections.notices`, but for silence, which is no event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One call of the command. `about` is the position up to which it tells; `subject` is None for MANY."""
+
+    kind: str
+    subject: str | None
+    about: int
+    body: dict[str, Any]
+
+
+def due(state: State, now: int) -> list[Notice]:
+    """What is to be told at `now` (microseconds), oldest first: within the rate, without what was told lately."""
+    known = state.notices
+    attempts = [at for at in known["attempts"] if 0 <= now - to_micros(at) < 3600 * SECOND]
+    many = known["told"].get(key_of(MANY, ""))
+    room = PER_HOUR - len(attempts)
+    if room <= 0 or (many is not None and many["failed"] and now - to_micros(many["at"]) < RETRY):
+        return []
+    found = [raised for raised in _raised(state, now) if _is_due(state, raised, now)]
+    if len(found) <= room:
+        return [_notice(state, raised) for raised in found]
+    rest = found[room - 1 :]
+    return [*(_notice(state, raised) for raised in found[: room - 1]), _together(state, rest)]
+
+
+@contextlib.contextmanager
+def announcing(loop: Loop) -> Iterator[None]:
+    """Announce at the end of the block, also where it raises."""
+    try:
+        yield
+    finally:
+        announce(loop)
+
+
+def announce(loop: Loop) -> None:
+    """Tell what is due, for at most SECONDS and outside any transaction. Raises nothing that a notice could cause.
+
+    Without a command in the config in force, nothing is told. Who finds another announcing leaves it to that one.
+    """
+    with contextlib.suppress(LoopError, OSError):
+        if not due(loop.journal.refresh(), loop.clock.now()):
+            return
+        with kernel_lock(loop.home.state / "notify.lock") as got:
+            if got and (command := _command(loop)):
+                _tell(loop, command)
+
+
+def _tell(loop: Loop, command: list[str]) -> None:
+    ends = loop.clock.monotonic() + SECONDS
+    for notice in due(loop.journal.refresh(), loop.clock.now()):
+        left = ends - loop.clock.monotonic()
+        if left <= 0:
+            return  # the next look goes on
+        result = run_bounded(
+            command,
+            cwd=loop.home.config.parent,
+            env=loop.environ,
+            timeout=left,
+            limit_bytes=OUTPUT_LIMIT,
+            stdin=json.dumps(notice.body).encode() + b"\n",
+        )
+        about: dict[str, Any] = {"kind": notice.kind, "subject": notice.subject, "about": notice.about}
+        text = result.text.encode("utf-8", "replace").decode()[:TEXT_KEPT]
+        with loop.journal.transaction() as entry:
+            entry.append(NoticeSent(**about) if result.ok else NoticeFailed(**about, text=text), actor=ACTOR)
+
+
+def _command(loop: Loop) -> list[str] | None:
+    """The command of the config in force, which an invalid file leaves as it was."""
+    newest = loop.journal.log.select(Filter(types=("loop.configured",)), limit=1, newest=True)
+    private = json.loads(newest[0].private) if newest and newest[0].private else {}
+    command = private.get("settings", {}).get("loop", {}).get("notify")
+    return command if isinstance(command, list) else None
+
+
+def _raised(state: State, now: int) -> list[Raised]:
+    """The facts not yet told, and silence of the schedule, which is none: it has no event."""
+    found = list(state.notices["raised"].values())
+    excused = state.notices["excused"] or mode(state, now) != "running"
+    if not excused and (since := silent_since(state, now)) is not None:
+        at = state.at or since
+        detail = {"since": since}
+        silence = Raised(
+            kind="fire_missed", subject="silence", position=state.position, at=at, times=1, detail=detail
+        )
+        found.append(silence)
+    return found
+
+
+def _is_due(state: State, raised: Raised, now: int) -> bool:
+    told = state.notices["told"].get(key_of(raised["kind"], raised["subject"]))
+    if raised["detail"].get("since") is None and now - to_micros(raised["at"]) > LAPSE:
+        return False
+    if told is None:
+        return True
+    return now - to_micros(told["at"]) >= (RETRY if told["failed"] else KINDS[raised["kind"]].quiet)
+
+
+def _notice(state: State, raised: Raised) -> Notice:
+    kind = KINDS[raised["kind"]]
+    about = {
+        "kind": raised["kind"],
+        "subject": raised["subject"],
+        "text": kind.text(raised),
+        "command": kind.command,
+        "at": raised["at"],
+        "position": raised["position"],
+        "times": raised["times"],
+    }
+    return Notice(raised["kind"], raised["subject"], raised["position"], {"schema": SCHEMA, **about, **_where(state)})
+
+
+def _together(state: State, rest: list[Raised]) -> Notice:
+    """One notice for all that the hour has no room for."""
+    last = max(raised["position"] for raised in rest)
+    about = {
+        "kind": MANY,
+        "subject": None,
+        "text": f"{len(rest)} more, and no further notice for a while: " + "; ".join(
+            f"{raised['kind']} {raised['subject']}" for raised in rest[:8]
+        ),
+        "command": "loop status",
+        "at": rest[-1]["at"],
+        "position": last,
+        "times": sum(raised["times"] for raised in rest),
+        "suppressed": len(rest),
+    }
+    return Notice(MANY, None, last, {"schema": SCHEMA, **about, **_where(state)})
+
+
+def _where(state: State) -> dict[str, Any]:
+    return {"store": state.control["store"]}
