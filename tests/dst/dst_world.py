@@ -73,6 +73,7 @@ class Process(Loop):
         self.home = Home(FILE, FILE.parent, STATE)
         self.environ = {}
         self.clock = world.clock
+        self._glances = {}
         self.journal = journal or Journal(world.log)
 
     def _lock_file(self, key: str) -> None:
