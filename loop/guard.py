@@ -31,8 +31,6 @@ RULES = {
     "violation": "one lock was held by two",
 }
 """Rule -> what it found, in the words of `status`, `resume` and the notices."""
-DERIVED = frozenset({"two_live_sessions", "acquired_while_held", "overtaken_token", "intervals_overlap"})
-"""Violations that the fold itself finds; the others were recorded by whoever saw them."""
 
 Because = Literal["failures", "lost", "violation"]
 
@@ -70,7 +68,7 @@ def watch(entry: Writing) -> None:
     from events.catalog import LoopFrozen, ViolationDetected  # `status` has the words from here, and no models
 
     for item in _fresh(entry.state):
-        if item["kind"] in DERIVED:
+        if not item["recorded"]:
             detected = ViolationDetected(kind=item["kind"], key=item["key"], token=item["token"], text=None)
             entry.append(detected, actor=ACTOR, cause=item["position"], session=item["session"])
     for freeze in freezes:

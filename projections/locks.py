@@ -30,6 +30,7 @@ class Violation(TypedDict):
     key: str
     token: int
     session: str | None
+    recorded: bool  # by whoever saw it; otherwise the fold found it
 
 
 class Locks(TypedDict):
@@ -122,7 +123,10 @@ def _violation(state: Locks, event: Event, kind: str, key: str, token: int) -> N
         return
     keep_recent(state["found"], [key, token], FINDINGS_KEPT)
     state["violations"] += 1
-    item = Violation(position=event.position, at=event.at, kind=kind, key=key, token=token, session=event.session)
+    item = Violation(
+        position=event.position, at=event.at, kind=kind, key=key, token=token, session=event.session,
+        recorded=event.type == "violation.detected",
+    )  # fmt: skip
     keep_recent(state["items"], item, RECENT)
 
 

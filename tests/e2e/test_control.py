@@ -27,7 +27,7 @@ def verdicts(project: Project) -> dict[str, str]:
 
 
 def alive(project: Project) -> list[int]:
-    return [pid for run_dir in project.run_dirs() for pid in proc.marked(run_dir.name)]
+    return [pid for run_dir in project.run_dirs() for pid in proc.marked(str(run_dir))]
 
 
 def long_sessions(project: Project, *categories: str, grace: str = "20s") -> None:
@@ -188,10 +188,10 @@ class TestTheStopFile:
             project.db.unlink()
         else:
             (state / "runs").rename(state / "gone")
-        sessions = [line[0] for line in project.starts()]
-        assert all(proc.marked(session) for session in sessions)
+        run_dirs = [str(state / "runs" / line[0]) for line in project.starts()]
+        assert all(proc.marked(run_dir) for run_dir in run_dirs)
         self.put(project)
-        wait_until(lambda: not any(proc.marked(session) for session in sessions), 6)
+        wait_until(lambda: not any(proc.marked(run_dir) for run_dir in run_dirs), 6)
         done = project.loop("tick", code=None)
         assert "STOP is there" in done.stderr
         assert "started" not in done.stdout
@@ -280,7 +280,7 @@ class TestTheStormGuard:
         long_sessions(project, "code", "docs", "news")
         for run_dir in project.run_dirs():
             os.kill(json.loads((run_dir / "claim").read_text())["pid"], signal.SIGKILL)
-            for pid in proc.marked(run_dir.name):
+            for pid in proc.marked(str(run_dir)):
                 os.kill(pid, signal.SIGKILL)
         assert project.json("tick")["started"] == [], "the pass that finds them starts nothing on it"
         assert project.status()["mode"] == "frozen"

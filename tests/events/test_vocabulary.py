@@ -146,23 +146,23 @@ def test_a_missing_a_superfluous_and_an_unknown_step_would_be_noticed() -> None:
 
 
 def test_an_old_event_reads_in_todays_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(UPCASTERS, ("notice.sent", 1), lambda data: {**data, "two": True})
-    monkeypatch.setitem(UPCASTERS, ("notice.sent", 2), lambda data: {**data, "three": data["two"]})
-    assert upcast("notice.sent", 1, {}) == {"two": True, "three": True}
-    assert upcast("notice.sent", 2, {"two": False}) == {"two": False, "three": False}
-    assert upcast("notice.sent", 3, {"three": 3}) == {"three": 3}
-    assert upcast("notice.failed", 1, {}) == {}
+    monkeypatch.setitem(UPCASTERS, ("output.removed", 1), lambda data: {**data, "two": True})
+    monkeypatch.setitem(UPCASTERS, ("output.removed", 2), lambda data: {**data, "three": data["two"]})
+    assert upcast("output.removed", 1, {}) == {"two": True, "three": True}
+    assert upcast("output.removed", 2, {"two": False}) == {"two": False, "three": False}
+    assert upcast("output.removed", 3, {"three": 3}) == {"three": 3}
+    assert upcast("clock.stepped", 1, {}) == {}
 
 
 def test_a_known_type_in_a_version_of_the_future_means_that_the_store_is_too_new(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = EventLog.in_memory(clock=clock)
-    model = REGISTRY["notice.sent"]
+    model = REGISTRY["output.removed"]
     monkeypatch.setattr(model, "version", 2)
     with log.transaction() as transaction:
-        transaction.append(model.model_validate({"kind": "test"}), actor="test")
-    with pytest.raises(StoreTooNew, match=r"notice\.sent"):
+        transaction.append(model.model_validate({"why": "age", "bytes": 1}), actor="test")
+    with pytest.raises(StoreTooNew, match=r"output\.removed"):
         list(log.events())
 
 

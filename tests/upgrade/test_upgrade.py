@@ -127,7 +127,8 @@ def test_a_second_pass_finds_nothing_to_add(project: Upgraded) -> None:
 
 def test_a_session_whose_earlier_shim_still_lives_is_left_alone_until_it_has_ended(project: Upgraded) -> None:
     run_dir = project.run_dir("shim-died")
-    with subprocess.Popen(["sleep", "60"], env={**os.environ, "LOOP_SESSION": run_dir.name}) as shim:
+    env = {**os.environ, "LOOP_SESSION": run_dir.name, "LOOP_RUN_DIR": str(run_dir)}
+    with subprocess.Popen(["sleep", "60"], env=env) as shim:
         start = proc.start_time(shim.pid)
         for name in ("claim", "launched.json", "started.json"):
             content = json.loads((run_dir / name).read_text())
