@@ -186,11 +186,12 @@ def test_05_one_refusal_of_an_account_closes_it_for_all_four_that_share_it(proje
     project.assert_sound()
 
 
+@pytest.mark.slow  # nothing that refused is tried again within a minute
 @pytest.mark.skipif(not PROBES, reason="pools open for all at once in this release")
 def test_05_and_at_its_reset_one_of_the_four_tries_it_first(project: Project) -> None:
     limited_account(project, seconds=8)
     assert project.json("tick")["started"] == []
-    wait_until(lambda: project.status()["backends"]["available"] == 4, what="the reset")
+    wait_until(lambda: project.status()["backends"]["available"] == 4, seconds=75, what="the reset")
     assert len(project.json("tick")["started"]) == 1, "one probe"
     assert project.json("tick")["started"] == [], "and nobody beside it"
     project.settle()
