@@ -69,7 +69,9 @@ def overlaps(by_key: dict[str, list[Span]]) -> list[str]:
     found = []
     for key, all_of_key in by_key.items():
         for at, span in enumerate(all_of_key):
-            for later in itertools.takewhile(lambda other, end=span.last: other.first <= end, all_of_key[at + 1 :]):
+            for later in all_of_key[at + 1 :]:
+                if later.first > span.last:
+                    break  # and so are all the others, which begin no earlier
                 both = (min(span.last, later.last) - later.first) / 1e9
                 found.append(f"{key}: {span.session} and {later.session} for at least {both:.3f} s")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,6 +84,6 @@ def test_a_signal_is_for_the_process_that_was_seen_and_not_for_the_next_of_its_p
     with worker(run, "a", "s1") as process:
         (found,) = of_run(run)
         assert found == living(process.pid)
-        assert not send(found._replace(start=found.start - 1), 9)
-        assert send(found, 9)
+        assert not send(found._replace(start=found.start - 1), signal.SIGKILL)
+        assert send(found, signal.SIGKILL)
         assert process.wait() == -9
