@@ -19,8 +19,7 @@ from typing import Any
 from loop.fair import closed, opened
 from loop.policies import POLICIES, intent, most_owed
 from loop.shares import UNIT, Starts, counted
-from projections.budgets import Budget
-from projections.view import Backend, Category, Due, Entry, View, time_text
+from projections.view import Backend, Budget, Category, Due, Entry, View, time_text
 
 DECIDER = 4
 
@@ -271,6 +270,15 @@ class _Board:
         known = self.view.backends
         return [known[name] for name in (known if names is None else names) if name in known]
 
+    def short(self, category: Category, wanted: str | None) -> tuple[str, Budget] | None:
+        """The first budget that alone keeps a backend from taking a session of the category."""
+        found = (
+            self.backend_budget(backend)
+            for backend in self.named(category, wanted)
+            if (category.own_command or backend.command) and self.obstacle(backend) == "budget"
+        )
+        return next(found, None)
+
     def weighed(self, category: Category, wanted: str | None, picked: str | None) -> dict[str, str]:
         """A word of BACKENDS on each backend that comes into question."""
         words = {}
@@ -424,12 +432,7 @@ def _budget_spent(board: _Board, candidate: _Considered, category: Category) -> 
         return None
     found = board.budget(f"category:{category.name}", board.granted[category.name])
     if found is None and next(board.able(category, candidate.backend), None) is None:
-        short = (
-            board.backend_budget(backend)
-            for backend in board.named(category, candidate.backend)
-            if (category.own_command or backend.command) and board.obstacle(backend) == "budget"
-        )
-        found = next(short, None)
+        found = board.short(category, candidate.backend)
     if found is None:
         return None
     scope, budget = found
@@ -447,6 +450,8 @@ def _budget_spent(board: _Board, candidate: _Considered, category: Category) -> 
 def _no_backend(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
     if next(board.able(category, candidate.backend), None) is not None:
         return None
+    if board.view.budgets and board.short(category, candidate.backend) is not None:
+        return None  # that is `budget_spent`
     if category.backends is None:
         return {"backends": len(board.view.backends), "until": _text(board.until)}
     named = (board.view.backends.get(name) for name in category.backends)

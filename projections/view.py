@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 from events.envelope import to_micros, to_text
 from projections import feedback, pools, schedule, window
 from projections.backends import is_backends_failure
-from projections.budgets import Budget, budgets
+from projections.budgets import Budget as Budget
+from projections.budgets import budgets
 from projections.feedback import Backoff as Backoff
 from projections.feedback import Gate as Gate
 from projections.feedback import Measure as Measure

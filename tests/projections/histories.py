@@ -105,7 +105,11 @@ class World(Story):
         if draw.random() < 0.4:
             categories[names[0]]["max_runs_per_day"] = draw.choice((1, 3))
         backends = {
-            "opus": {"pool": "max", "concurrency": draw.choice((None, 1)), "max_cost_per_day": draw.choice((None, 1.0))},
+            "opus": {
+                "pool": "max",
+                "concurrency": draw.choice((None, 1)),
+                "max_cost_per_day": draw.choice((None, 1.0)),
+            },
             "sonnet": {"pool": draw.choice(("max", "sonnet"))},
             "local": {"pool": "local", "command": draw.random() < 0.7},
         }
@@ -114,7 +118,12 @@ class World(Story):
             hash=f"config-{len(self.events)}",
             categories=categories,
             backends=backends,
-            pools={"max": {"concurrency": draw.choice((None, None, 2)), "max_tokens_per_day": draw.choice((None, 9_000))}},
+            pools={
+                "max": {
+                    "concurrency": draw.choice((None, None, 2)),
+                    "max_tokens_per_day": draw.choice((None, 9_000)),
+                }
+            },
             slots=draw.randint(1, 5),
             cron="*/20 * * * *" if cron else None,
             timezone="Europe/Stockholm" if cron else None,

@@ -34,8 +34,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from events import catalog
-from projections.state import State
 from projections.pools import UNKNOWN_LIMIT
+from projections.state import State
 from projections.view import view
 
 
