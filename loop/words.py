@@ -184,6 +184,26 @@ RULES: dict[str, str] = {
     "manual": "it was asked for by hand",
 }
 
+BACKEND_WORDS: dict[str, str] = {
+    "no_command": "has no command",
+    "paused": "is paused",
+    "limited": "refuses until its reset",
+    "unknown": "refuses, nobody knows until when",
+    "breaker": "failed too often of late",
+    "probing": "is being tried by one session",
+    "full": "has as many sessions as it may",
+    "pool_full": "has a pool with as many sessions as it may",
+    "budget": "has spent its budget, or its pool's",
+    "probe": "is tried again",
+    "asked_for": "was asked for",
+    "first_named": "is named first",
+    "next_named": "is the first named that could",
+    "only_one": "is the only one that could",
+    "unused_longest": "was unused for longest",
+    "later": "could, too",
+}
+"""What a decision says of a backend that it considered (`loop.decider.BACKENDS`), in words."""
+
 BACKENDS: dict[str | None, str] = {
     "asked_for": "asked for by hand",
     "first_named": "the first that the category names",

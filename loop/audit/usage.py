@@ -45,8 +45,8 @@ def begins(now: int, since: int) -> int:
 
 
 def usage(log: EventLog, by: By, since: int, upto: int) -> list[dict[str, Any]]:
-    """A line for each category, backend or pool that was granted a session from a time (microseconds) to a position, the
-    most expensive first. Raises StoreError."""
+    """A line for each category, backend or pool that was granted a session from a time (microseconds) to a position,
+    the most expensive first. Raises StoreError."""
     after = log.position_at(to_text(since - 1))
     query = f"SELECT * FROM (WITH used AS ({_USED.format(key=_KEYS[by])}) {_SUMS})"
     return [_line(*row) for row in audit.query(log, query, (after, upto))]
