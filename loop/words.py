@@ -204,6 +204,16 @@ BACKEND_WORDS: dict[str, str] = {
 }
 """What a decision says of a backend that it considered (`loop.decider.BACKENDS`), in words."""
 
+BACKENDS_SHOWN = 6
+
+
+def weighed(backends: dict[str, str] | None) -> str:
+    """What a decision says of the backends that it considered, in one line; empty where it says nothing."""
+    shown = [f"{clean(name, 20)} {BACKEND_WORDS.get(word, word)}" for name, word in (backends or {}).items()]
+    more = [f"and {len(shown) - BACKENDS_SHOWN} more"] if len(shown) > BACKENDS_SHOWN else []
+    return "; ".join(shown[:BACKENDS_SHOWN] + more)
+
+
 BACKENDS: dict[str | None, str] = {
     "asked_for": "asked for by hand",
     "first_named": "the first that the category names",
