@@ -115,6 +115,7 @@ class TestBudget:
         assert verdicts(project)["code"] == "budget_spent"
         done = project.loop("start", "code", code=None)
         assert "the budget of category code is $1.00 a day" in done.stdout + done.stderr
+        project.json("tick")
         flips = {flip["fact"]: flip["to"] for flip in project.json("why-not", "code")["flips"]}
         assert flips['budget["category:code"].cost'] == 1_500_000
         assert "budget of category code: $0.75 of $1.00, spent until" in project.loop("usage").stdout
