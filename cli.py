@@ -334,9 +334,9 @@ def backends_probe(
 
     Example: loop backends probe opus
     """
-    from loop.commands.backends import probe
+    from loop.commands.probe import probe as run
 
-    raise typer.Exit(probe(home(), os.environ, name, reason=reason, as_json=json))
+    raise typer.Exit(run(home(), os.environ, name, reason=reason, as_json=json))
 
 
 @app.command(rich_help_panel=DAILY)

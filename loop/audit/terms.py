@@ -200,7 +200,8 @@ def _supplied(kind: Kind, instants: Instants | None = None, words: tuple[str, ..
 
 
 def _backend(kind: Kind, words: tuple[str, ...] | None = None) -> Source:
-    return Source(kind, {"backends": frozenset(backends.HANDLERS), **CONFIG}, _backends, _limits, words)
+    folds = {"backends": frozenset(backends.HANDLERS), "control": CONFIG["control"] | {"store.migrated"}}
+    return Source(kind, folds, _backends, _limits, words)
 
 
 _STARTED: Folds = {"allocation": STARTS}

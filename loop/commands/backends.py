@@ -1,4 +1,4 @@
-"""`loop backends`: availability, which is the pool's and the breaker's; waiting for it; and trying before its time."""
+"""`loop backends`: availability, which is the pool's and the breaker's, and waiting for it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from events.catalog import OperatorRequested
 from events.clock import SystemClock
 from events.envelope import to_text
-from events.errors import RefusedError, UsageError
+from events.errors import UsageError
 from events.store import EventLog
 from loop.availability import is_available, pools
-from loop.controller import Loop
-from loop.home import Home
 from loop.moment import resolve
 from loop.output import as_of, clean, console, local, message, print_json
 from loop.status import status
@@ -67,32 +64,6 @@ def _waiting(state: State, name: str, now: int) -> str:
     known = [each for each in backends(state, now).values() if name in (each.name, each.pool)]
     untils = [each.until for each in known if each.until is not None]
     return f"waiting for {name}" + (f", expected at {local(to_text(min(untils)))}" if untils else "")
-
-
-def probe(home: Home, environ: Mapping[str, str], name: str, *, reason: str | None, as_json: bool) -> int:
-    """Let one session try a backend before its limit or its breaker would. Raises UsageError for an unknown backend,
-    RefusedError where there is nothing to try."""
-    with Loop(home, environ) as loop:
-        with loop.journal.transaction() as entry:
-            known = backends(entry.state, entry.now).get(name)
-            if known is None:
-                raise UsageError(f"no backend is named {clean(name, 64)!r}", "see: loop backends")
-            if known.state == "available":
-                text = "the next session on it is its probe" if known.trial else "it is available"
-                raise RefusedError(f"nothing to try: {text}", f"start one: loop start CATEGORY --backend {name}")
-            if known.because == "probing":
-                raise RefusedError(f"a session tries {name} already", "see: loop backends")
-            asked = OperatorRequested(action="probe", backend=name, reason=reason)
-            entry.append(asked, actor="operator")
-        state = loop.journal.refresh()
-        now = loop.clock.now()
-        after = backends(state, now)[name]
-    if as_json:
-        answer = {"schema": "loop.probe/1", "as_of": as_of(state.position, to_text(now)), "backend": name}
-        print_json({**answer, "pool": after.pool, "state": after.state, "probe_due": bool(after.trial)})
-    else:
-        console().print(f"the next session on {name} tries it; start one now: loop start CATEGORY --backend {name}")
-    return 0
 
 
 def _show(found: Mapping[str, Any], now: str | None) -> None:

@@ -164,7 +164,7 @@ def test_it_finds_what_the_whole_status_says_at_every_instant(seed: int, steps: 
     end = max(to_micros(events[-1].at), START) + 3 * HOUR
     log = written(events)
     wanted = [parse(text) for text in EXPRESSIONS]
-    for expression, expected in zip(wanted, oracle(events, wanted, end), strict=True):
+    for expression, expected in zip(wanted, oracle(list(log.events()), wanted, end), strict=True):
         assert list(turns(log, expression, WHOLE, Moment(len(events), end))) == expected, expression.text
 
 
