@@ -40,7 +40,7 @@ def tokens_of(usage: Mapping[str, Any] | None) -> int | None:
         return min(int(usage["tokens"]), MOST)
     if usage.get(INPUT) is None or usage.get(OUTPUT) is None:
         return None
-    return min(int(usage[INPUT]) + int(usage[OUTPUT]) + int(usage.get(WRITTEN) or 0), MOST)
+    return min(int(usage[INPUT] + usage[OUTPUT] + (usage.get(WRITTEN) or 0)), MOST)
 
 
 def cost_of(usage: Mapping[str, Any] | None) -> int | None:
@@ -49,7 +49,7 @@ def cost_of(usage: Mapping[str, Any] | None) -> int | None:
         return None
     if usage.get("cost_micros") is not None:
         return min(int(usage["cost_micros"]), MOST)
-    return None if usage.get("cost_usd") is None else min(round(usage["cost_usd"] * MICRO), MOST)
+    return None if usage.get("cost_usd") is None else min(int(usage["cost_usd"] * MICRO + 0.5), MOST)
 
 
 def requested(state: Spending, event: Event) -> None:

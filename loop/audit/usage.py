@@ -15,14 +15,16 @@ from projections.fold import EXACT, HOUR
 
 By = Literal["category", "backend", "pool"]
 
-_KEYS = {
+KEYS = {
     "category": "r.category",
     "backend": "json_extract(r.data, '$.backend')",
     "pool": "json_extract(r.data, '$.pool')",
 }
+"""What sessions are grouped by, as SQL over the request `r`."""
 _USED = """
 SELECT {key} AS name, e.type AS end, json_extract(e.data, '$.seconds') AS seconds,
   coalesce(json_extract(e.data, '$.outcome') IN ('limited', 'refused'), 0) AS turned,
+  coalesce(e.type IN ('session.ended', 'session.lost'), 0) AS over,
   coalesce(json_extract(e.data, '$.usage.tokens'),
     json_extract(e.data, '$.usage.input_tokens') + json_extract(e.data, '$.usage.output_tokens')
     + coalesce(json_extract(e.data, '$.usage.cache_write_tokens'), 0)) AS tokens,
@@ -33,8 +35,8 @@ WHERE r.type = 'session.requested' AND r.position > ?1 AND r.position <= ?2
 """
 _SUMS = """
 SELECT name, count(*), sum(end IS NULL), sum(end IS 'session.spawn_failed' OR turned), coalesce(sum(seconds), 0),
-  sum(tokens), count(tokens), sum(end IN ('session.ended', 'session.lost') AND tokens IS NULL),
-  sum(cost), count(cost), sum(end IN ('session.ended', 'session.lost') AND cost IS NULL)
+  sum(tokens), count(tokens), sum(over AND tokens IS NULL),
+  sum(cost), count(cost), sum(over AND cost IS NULL)
 FROM used GROUP BY name ORDER BY 9 DESC NULLS LAST, 6 DESC NULLS LAST, 2 DESC, 1
 """
 
@@ -48,7 +50,7 @@ def usage(log: EventLog, by: By, since: int, upto: int) -> list[dict[str, Any]]:
     """A line for each category, backend or pool that was granted a session from a time (microseconds) to a position,
     the most expensive first. Raises StoreError."""
     after = log.position_at(to_text(since - 1))
-    query = f"SELECT * FROM (WITH used AS ({_USED.format(key=_KEYS[by])}) {_SUMS})"
+    query = f"SELECT * FROM (WITH used AS ({_USED.format(key=KEYS[by])}) {_SUMS})"
     return [_line(*row) for row in audit.query(log, query, (after, upto))]
 
 
