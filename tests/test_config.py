@@ -172,7 +172,7 @@ def test_the_full_example_is_read_and_its_facts_are_json() -> None:
     backends: Any = data["backends"]
     assert backends["opus"] == {
         "pool": "max-subscription", "concurrency": 3, "max_runs_per_day": 100, "command": True,
-        "env": ["CLAUDE_CONFIG_DIR", "KEY"],
+        "env": ["CLAUDE_CONFIG_DIR", "KEY"], "max_tokens_per_day": None, "max_cost_per_day": None,
     }  # fmt: skip
     assert backends["sonnet"]["pool"] == "sonnet"
 
