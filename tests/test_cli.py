@@ -27,7 +27,7 @@ COMMANDS = [
     *("verify", "replay", "diff", "when", "step", "export", "import"),
     *("run", "tick", "start", "pause", "resume", "drain", "stop"),
     *("init", "doctor", "backup", "demo", "config check", "config show"),
-    *("timer install", "timer show", "timer remove"),
+    *("timer install", "timer show", "timer remove", "backends probe", "usage"),
 ]
 
 
