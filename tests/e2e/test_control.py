@@ -234,6 +234,14 @@ class TestTheStopFile:
         assert project.starts() == []
 
 
+def violate(project: Project, token: int = 1) -> None:
+    """Record that two held one lock, as a look at the witnesses would."""
+    log = EventLog.open(project.db)
+    with log.transaction() as transaction:
+        transaction.append(ViolationDetected(kind="foreign_holder", key="code", token=token), actor="test")
+    log.close()
+
+
 def failing(project: Project, count: int, **more: Any) -> None:
     names = [f"c{number}" for number in range(count)]
     project.configure(*names, slots=count, env={"CODE": "1", "SAY": ""}, **more)
@@ -292,10 +300,7 @@ class TestTheStormGuard:
         project.configure("code", "docs")
         project.loop("tick")
         project.settle()
-        log = EventLog.open(project.db)
-        with log.transaction() as transaction:
-            transaction.append(ViolationDetected(kind="foreign_holder", key="code", token=1), actor="test")
-        log.close()
+        violate(project)
         assert project.json("tick")["started"] == []
         frozen = [(event["data"]["scope"], event["data"]["name"]) for event in project.events("loop.frozen")]
         assert frozen == [("category", "code"), ("all", None)]
@@ -308,6 +313,39 @@ class TestTheStormGuard:
         assert {each["category"] for each in project.json("tick")["started"]} == {"code", "docs"}
         project.settle()
         assert len(project.events("loop.frozen")) == 2, "what was answered does not freeze again"
+
+    def test_is_not_thawed_by_the_end_of_a_pause_that_came_before(self, project: Project) -> None:
+        """What happened under a pause freezes under it, and the resume that was meant for the pause is refused."""
+        project.configure("code")
+        project.loop("tick")
+        project.settle()
+        project.loop("pause")
+        violate(project)
+        assert project.json("tick", "--timer")["skipped"] == "frozen"
+        assert project.status()["mode"] == "frozen"
+        assert "one lock was held by two" in project.loop("resume", code=2).stderr
+        assert project.json("resume", "--reason", "looked at")["mode"] == "running"
+
+    def test_is_not_lifted_by_who_has_not_seen_it(self, project: Project) -> None:
+        """A violation that no pass has looked at yet: the resume itself freezes, and a reason for something else is none."""
+        project.configure("code")
+        project.loop("tick")
+        project.settle()
+        project.loop("pause")
+        violate(project)
+        refused = project.loop("resume", "--reason", "the upgrade is over", code=2)
+        assert "one lock was held by two: code" in refused.stderr
+        assert project.status()["mode"] == "frozen"
+        assert project.json("resume", "--reason", "looked at")["mode"] == "running"
+
+    def test_a_pause_and_its_end_begin_nothing_anew(self, project: Project) -> None:
+        failing(project, 7)
+        project.loop("tick")
+        project.settle()
+        project.loop("pause")
+        project.loop("resume")
+        project.loop("start", "c0")
+        assert project.settle()["mode"] == "frozen"
 
     def test_records_a_violation_that_only_the_fold_saw(self, project: Project) -> None:
         """Two sessions under one key: written past every check, as a bug would."""
