@@ -1,4 +1,4 @@
-"""What the storm guard goes by: how the last sessions ended since a freeze was lifted, and which violations have frozen.
+"""What the storm guard goes by: how the last sessions ended since a freeze was lifted, which violations have frozen.
 
 Lifting the freeze of the whole loop begins anew: who does that has seen what led to it. The end of a mere pause says
 nothing of the kind, or a nightly `pause` and `resume` would hide any storm.

@@ -63,8 +63,8 @@ def resume(
 ) -> int:
     """Append `loop.resumed`: for all, which lifts every restraint, or for a category or a backend its own.
 
-    A freeze is lifted only with a reason, and only one that was there to be seen: else raises UsageError, which says why
-    it froze.
+    A freeze is lifted only with a reason, and only one that was there to be seen: else raises UsageError, which says
+    why it froze.
     """
     refuse_inside(environ, "resume")
     scope, name = _scope(category, backend)

@@ -327,7 +327,7 @@ class TestTheStormGuard:
         assert project.json("resume", "--reason", "looked at")["mode"] == "running"
 
     def test_is_not_lifted_by_who_has_not_seen_it(self, project: Project) -> None:
-        """A violation that no pass has looked at yet: the resume itself freezes, and a reason for something else is none."""
+        """A violation that no pass has looked at yet: the resume freezes, and a reason for something else is none."""
         project.configure("code")
         project.loop("tick")
         project.settle()
