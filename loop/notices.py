@@ -3,8 +3,8 @@
 KINDS is the table of what that is. What there is to tell, and what was told, is folded from the log
 (`projections.notices`), so that no notice is lost by a crash and none is repeated by a restart; one that was being sent
 at the crash may come twice. At most PER_HOUR are tried in any hour, the URGENT first: the last of them tells how many
-others there are, and a few more are kept for what is URGENT. A command that fails is recorded as `notice.failed`, ends
-the look, is tried again after RETRY, and changes nothing else.
+others there are, and a few more are kept for what is URGENT. A command that fails is recorded as `notice.failed`, rests
+for a while, since what fails for one fails for most and would use up the hour, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SECOND = 1_000_000
 HOUR = 3600 * SECOND
 PER_HOUR = 12  # notices tried in any hour …
 RESERVED = 4  # … and so many more, if they are URGENT
-URGENT = ("frozen", "violation")
+URGENT = ("frozen", "violation")  # in this order
 RETRY = 900 * SECOND  # of one notice after a command that failed …
 REST = 60 * SECOND  # … and of any other
 LAPSE = 2 * HOUR  # what was not told by then is no news: an old log is not read out to a new command
@@ -121,7 +121,7 @@ def due(state: State, now: int) -> list[Notice]:
     if _rests(state, now):
         return []
     found = [raised for raised in _raised(state, now) if _is_due(state, raised, now)]
-    found.sort(key=lambda raised: raised["kind"] not in URGENT)
+    found.sort(key=_rank)
     room = PER_HOUR - sum(0 <= now - to_micros(at) < HOUR for at in known["attempts"])
     if room <= 0:
         found, room = [raised for raised in found if raised["kind"] in URGENT], room + RESERVED
@@ -131,6 +131,10 @@ def due(state: State, now: int) -> list[Notice]:
         return [_notice(state, raised) for raised in found]
     rest = found[room - 1 :]
     return [*(_notice(state, raised) for raised in found[: room - 1]), _together(state, rest)]
+
+
+def _rank(raised: Raised) -> int:
+    return URGENT.index(raised["kind"]) if raised["kind"] in URGENT else len(URGENT)
 
 
 def _rests(state: State, now: int) -> bool:
@@ -155,28 +159,32 @@ def announcing(loop: Loop) -> Iterator[None]:
 def announce(loop: Loop) -> None:
     """Tell what is due, outside any transaction. Raises nothing that a notice could cause.
 
-    Without a command in the config in force, nothing is told. Who finds another announcing leaves it to that one.
+    Without a command in the config in force, nothing is told. Who finds another announcing leaves it to that one, which
+    looks again once it has let go.
     """
-    with contextlib.suppress(LoopError, OSError):
-        if not due(loop.journal.refresh(), loop.clock.now()):
-            return
-        with kernel_lock(loop.home.state / "notify.lock") as got:
-            if got and (command := _command(loop)):
-                _tell(loop, command)
-
-
-def _tell(loop: Loop, command: list[str]) -> None:
     ends = loop.clock.monotonic() + SECONDS
-    for notice in due(loop.journal.refresh(), loop.clock.now()):
-        if loop.clock.monotonic() >= ends:
-            return  # the next look goes on
+    with contextlib.suppress(LoopError, OSError):
+        while _next(loop, ends) is not None:
+            with kernel_lock(loop.home.state / "notify.lock") as got:
+                if not got or (command := _command(loop)) is None:
+                    return
+                _tell(loop, command, ends)
+
+
+def _next(loop: Loop, ends: float) -> Notice | None:
+    """What is to be told now; None also once the look has taken its time, and the next one goes on."""
+    if loop.clock.monotonic() >= ends:
+        return None
+    return next(iter(due(loop.journal.refresh(), loop.clock.now())), None)
+
+
+def _tell(loop: Loop, command: list[str], ends: float) -> None:
+    while (notice := _next(loop, ends)) is not None:
         result = execute(command, loop.home, loop.environ, notice.body)
         about: dict[str, Any] = {"kind": notice.kind, "subject": notice.subject, "about": notice.about}
         text = result.text.encode("utf-8", "replace").decode()[:TEXT_KEPT]
         with loop.journal.transaction() as entry:
             entry.append(NoticeSent(**about) if result.ok else NoticeFailed(**about, text=text), actor=ACTOR)
-        if not result.ok:
-            return  # what fails for one fails for most, and would use up the hour
 
 
 def execute(command: list[str], home: Home, environ: Mapping[str, str], body: dict[str, Any]) -> CommandResult:
