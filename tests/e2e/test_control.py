@@ -99,7 +99,51 @@ class TestPause:
         assert project.status()["mode"] == "paused"
 
 
+    def test_that_ends_while_a_controller_sleeps_lets_the_next_fire_start(self, project: Project) -> None:
+        """Nobody has to wake it, and the fires that the pause cost are no missed ones."""
+        project.configure("code", slots=1, env={"NAP": "0"})
+        project.edit('every = "1h"', 'every = "2s"')
+        project.loop("pause", "--until", "6s")
+        controller = project.spawn("run")
+        try:
+            wait_until(lambda: project.events("tick.skipped"))
+            assert project.starts() == []
+            wait_until(project.starts)
+        finally:
+            os.kill(controller.pid, signal.SIGTERM)
+            controller.communicate(timeout=20)
+        [paused], first = project.events("loop.paused"), project.events("session.requested")[0]
+        assert first["at"] >= paused["data"]["until"]
+        assert {event["data"]["reason"] for event in project.events("tick.skipped")} == {"paused"}
+        assert all(event["at"] < paused["data"]["until"] for event in project.events("tick.skipped"))
+        project.settle()
+
+    @pytest.mark.parametrize("scope", [["--category", "code"], ["--backend", "default"]])
+    def test_of_a_part_ends_by_itself_too(self, project: Project, scope: list[str]) -> None:
+        project.configure("code")
+        project.loop("pause", *scope, "--until", "2s")
+        assert "chosen" not in verdicts(project).values()
+        wait_until(lambda: verdicts(project) == {"code": "chosen"})
+
+
 class TestDrain:
+    def test_interrupted_it_ends_with_130_and_the_drain_holds(self, project: Project) -> None:
+        long_sessions(project, "code")
+        waiting = project.spawn("drain", "--wait")
+        assert waiting.stderr is not None
+        assert "waiting for 1" in waiting.stderr.readline()
+        os.kill(waiting.pid, signal.SIGINT)
+        _, said = waiting.communicate(timeout=10)
+        assert (waiting.returncode, "Traceback" in said) == (130, False)
+        assert project.status()["mode"] == "draining"
+        assert len(alive(project)) > 0, "what runs goes on"
+        project.loop("stop", "--kill")
+
+    def test_a_session_cannot_wait_for_its_own_end(self, project: Project) -> None:
+        project.configure("code")
+        project.loop("drain", "--wait", env={"LOOP_SESSION": "s1"}, code=6)
+        assert project.events("loop.draining") == []
+
     def test_waits_for_those_that_run_and_starts_no_more(self, project: Project) -> None:
         project.configure("code", "docs", slots=1, env={"NAP": "2"})
         project.loop("tick")
@@ -142,6 +186,27 @@ class TestStop:
         assert project.status()["mode"] == "running"
 
 
+    def test_ends_one_that_ignores_term_when_its_grace_is_over(self, project: Project) -> None:
+        project.agent.write_text(STUBBORN)
+        long_sessions(project, "code", "docs", grace="2s")
+        wait_until(lambda: len(project.starts()) == 2)
+        session = project.starts()[0][0]
+        begun = time.monotonic()
+        project.loop("stop", session, "--reason", "it is stuck")
+        wait_until(lambda: [event["session"] for event in project.events("session.ended")] == [session])
+        assert time.monotonic() - begun >= 2
+        assert proc.marked(str(project.directory / ".loop" / "runs" / session)) == []
+        [asked] = project.events("operator.requested")
+        assert (asked["session"], asked["data"]["action"]) == (session, "cancel")
+        assert asked["private"]["reason"] == "it is stuck"
+        [ended] = project.events("session.ended")
+        assert (ended["data"]["outcome"], ended["data"]["signal"]) == ("cancelled", signal.SIGKILL)
+        assert asked["position"] < ended["position"], "the word is in the log before the deed"
+        assert [item["category"] for item in project.status()["sessions"]["live"]] == ["docs"]
+        project.loop("stop", "--kill")
+        project.settle()
+
+
 class TestTheStopFile:
     def put(self, project: Project, text: str = "") -> float:
         (project.directory / ".loop" / "STOP").write_text(text)
@@ -173,6 +238,17 @@ class TestTheStopFile:
         assert (alive(project) == []) is dies
         self.put(project, "kill")
         wait_until(lambda: alive(project) == [], 6)
+
+    def test_taken_away_within_the_grace_it_has_stopped_what_it_stopped(self, project: Project) -> None:
+        project.agent.write_text(STUBBORN)
+        long_sessions(project, "code", grace="4s")
+        wait_until(project.starts)
+        self.put(project)
+        time.sleep(2)  # a shim looks once a second
+        (project.directory / ".loop" / "STOP").unlink()
+        wait_until(lambda: alive(project) == [], 8)
+        project.settle()
+        assert {event["data"]["outcome"] for event in project.events("session.ended")} >= {"cancelled"}
 
     @pytest.mark.parametrize("damage", ["no database", "no store", "the store is gone", "no run directories"])
     def test_works_where_nothing_else_does(self, project: Project, damage: str) -> None:
