@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from events.clock import SystemClock
 from events.envelope import to_text
-from events.errors import ConfigError, StoreError
+from events.errors import ConfigError, StoreBusy, StoreError
 from loop.config_file import load
 from loop.controller import kernel_lock
 from loop.home import Home
@@ -20,19 +20,20 @@ from loop.notices import HOUR, RETRY, SCHEMA, execute
 from loop.output import message
 
 MARK = "store-told"
+BROKEN = (StoreError, StoreBusy)  # who holds the write lock for longer than anybody waits is stuck
 
 
 @contextlib.contextmanager
 def alarmed(home: Home, environ: Mapping[str, str]) -> Iterator[None]:
-    """Tell of a StoreError that ends the block, and raise it on."""
+    """Tell of a store that ends the block, and raise its error on."""
     try:
         yield
-    except StoreError as error:
+    except BROKEN as error:
         alarm(home, environ, error, SystemClock().now())
         raise
 
 
-def alarm(home: Home, environ: Mapping[str, str], error: StoreError, now: int, quiet_until: int = 0) -> int:
+def alarm(home: Home, environ: Mapping[str, str], error: StoreError | StoreBusy, now: int, quiet_until: int = 0) -> int:
     """Run `loop.notify` of the config file, unless that was done within the hour; raises nothing.
 
     `now` and the result are microseconds: until when there is nothing more to tell. Who cannot rely on the state
@@ -59,7 +60,7 @@ def _is_quiet(now: int, until: int) -> bool:
     return now < until <= now + HOUR  # a clock that was set back must not silence it for longer
 
 
-def _tell(home: Home, environ: Mapping[str, str], error: StoreError, now: int) -> bool:
+def _tell(home: Home, environ: Mapping[str, str], error: StoreError | StoreBusy, now: int) -> bool:
     """Whether it is told, or nobody wants it told; a failure is said on stderr, as it cannot be recorded."""
     try:
         command = load(home.config).loop.notify

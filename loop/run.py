@@ -17,9 +17,9 @@ from types import FrameType
 from typing import Any
 
 from events.catalog import ControllerStarted, ControllerStopped, SessionAdopted
-from events.errors import ConfigError, LoopError, PassBusy, RefusedError, StoreError, StoreGone
+from events.errors import ConfigError, LoopError, PassBusy, RefusedError, StoreGone
 from loop import __version__
-from loop.alarm import alarm
+from loop.alarm import BROKEN, alarm
 from loop.controller import Loop, Result, kernel_lock
 from loop.notices import announce
 from loop.passes import ACTOR, Fire, is_used
@@ -143,7 +143,7 @@ def _step(watch: Watch) -> None:
         watch.report("another pass is observing; if it is no fire, this one comes after it")
     except (LoopError, OSError, rundir.RunDirError) as error:
         watch.report(f"{type(error).__name__}: {error}")
-        if isinstance(error, StoreError):
+        if isinstance(error, BROKEN):
             loop = watch.loop
             watch.quiet_until = alarm(loop.home, loop.environ, error, loop.clock.now(), watch.quiet_until)
     announce(watch.loop)

@@ -170,6 +170,16 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+# A process that is stuck in a transaction.
+HOLD = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
 class TestAStoreThatTakesNoWord:
     def tick(self, project: Project, *before: str) -> subprocess.CompletedProcess[str]:
         argv = [*before, *LOOP, "tick"]
@@ -206,6 +216,20 @@ class TestAStoreThatTakesNoWord:
         project.db.write_bytes(damage)
         assert self.tick(project).returncode == 1
         assert kinds(project) == [("pass_failed", "store")]
+
+    def test_and_where_somebody_never_lets_go_of_it(self, project: Project) -> None:
+        notified(project).loop("pause")
+        holder = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(project.db)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        try:
+            assert self.tick(project).returncode == 5
+        finally:
+            holder.communicate("let go", timeout=10)
+        assert kinds(project) == [("pass_failed", "store")]
+        assert "another process held the lock for 15 s: nothing is started" in told(project)[0]["text"]
 
     def test_says_so_where_the_notice_fails_and_tries_again_after_a_quarter_of_an_hour(self, project: Project) -> None:
         notified(project, "exit 7").loop("pause")
