@@ -455,6 +455,10 @@ def drain(
 
     Example: loop drain --wait
     """
+    if wait:
+        from loop.commands.passes import refuse_inside
+
+        refuse_inside(os.environ, "drain --wait")  # it would wait for itself
     code = _restrain("drain", None, None, until, reason, json)
     if wait:
         from loop.commands.control import wait_drained

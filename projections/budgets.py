@@ -77,11 +77,14 @@ def budgets(state: State, config: Mapping[str, Any], now: int) -> dict[str, tupl
     return found
 
 
-def spent(state: State, scope: str, now: int) -> Budget | None:
-    """The first budget of a scope that has no room; None: it may go on. What a notice of it asks."""
+def reached(state: State, now: int) -> dict[str, Budget]:
+    """Scope -> the first of its budgets without room, not counting what live sessions reserve: they may take less."""
     config = state.control["config"]
-    of_scope = () if config is None else budgets(state, config, now).get(scope, ())
-    return next((budget for budget in of_scope if budget.room <= 0), None)
+    found = {}
+    for scope, of_scope in ({} if config is None else budgets(state, config, now)).items():
+        if (shut := next((each for each in of_scope if each._replace(open=0).room <= 0), None)) is not None:
+            found[scope] = shut
+    return found
 
 
 def instants(state: State, now: int, upto: int) -> Iterator[int]:

@@ -52,9 +52,14 @@ def cost_of(usage: Mapping[str, Any] | None) -> int | None:
     return None if usage.get("cost_usd") is None else min(int(usage["cost_usd"] * MICRO + 0.5), MOST)
 
 
+def scopes_of(requested: Event) -> list[str]:
+    """Who pays for a session, by its `session.requested`."""
+    data = requested.data
+    return [f"category:{requested.category}", f"backend:{data['backend']}", f"pool:{data['pool']}"]
+
+
 def requested(state: Spending, event: Event) -> None:
-    data = event.data
-    scopes = [f"category:{event.category}", f"backend:{data['backend']}", f"pool:{data['pool']}"]
+    scopes = scopes_of(event)
     cells = bucket(state["hours"], event.at, dict, KEPT)
     for scope in scopes:
         cells.setdefault(scope, [0] * 7)[RUNS] += 1

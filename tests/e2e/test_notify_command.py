@@ -56,7 +56,7 @@ class TestWhatIsTold:
         project.settle()
         append(project, ViolationDetected(kind="foreign_holder", key="code", token=1))
         project.loop("tick")
-        violation, category, loop = told(project)
+        category, loop, violation = told(project)
         assert violation["schema"] == "loop.notice/1"
         assert (violation["kind"], violation["subject"], violation["times"]) == ("violation", "code", 1)
         assert violation["text"] == "foreign holder of code"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from given import HOUR, Happening, Story, after, configured, failed, given, granted, lost, over, running
 
-from projections.budgets import DAY, UNBOUNDED, Budget, spent
+from projections.budgets import DAY, UNBOUNDED, Budget, reached
 from projections.spending import KEPT, MOST, cost_of, tokens_of
 
 COST = {"default": {"max_cost_per_day": 2.0}}
@@ -65,14 +65,14 @@ def test_where_nobody_has_told_yet_one_goes_first() -> None:
 def test_a_budget_that_cannot_be_held_stays_shut_until_the_day_is_over() -> None:
     story = given(configured(pools=COST), told(1))
     assert (budget(story).unknown, budget(story).room) == (1, 0)
-    assert spent(story.state, "pool:default", story.now) == budget(story)
+    assert reached(story.state, story.now) == {"pool:default": budget(story)}
     until = budget(story).until
     assert until is not None
     story.now = until - 1
     assert budget(story).room == 0
     story.now = until
     assert budget(story).room == 1
-    assert spent(story.state, "pool:default", story.now) is None
+    assert reached(story.state, story.now) == {}
 
 
 def test_sessions_known_to_cost_nothing_have_room_without_bound() -> None:
