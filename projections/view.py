@@ -377,13 +377,9 @@ def _manual(state: State) -> ManualStart | None:
 
 
 def _rates(state: State, config: dict[str, Any], now: int) -> Rates:
-    exact = state.sessions["exact"]
-    recent = 0
-    for (at,) in reversed(exact):  # in order of position; a clock stepped back leaves times after `now`, not counted
-        age = now - to_micros(at)
-        if age >= HOUR:
-            break
-        recent += age >= 0
+    since, until = to_text(now - HOUR), to_text(now)  # stored times sort as time does
+    # `exact` is in order of position: a clock stepped back leaves times after `now` between older ones, not counted.
+    recent = sum(since < at <= until for (at,) in state.sessions["exact"])
     requests = state.sessions["requests"]
     day = sum(requests.get(hour, 0) for hour in hours_touched(now, 24 * HOUR))
     return Rates(recent, config["max_starts_per_hour"], day, config["max_starts_per_day"])
