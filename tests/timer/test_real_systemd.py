@@ -46,8 +46,10 @@ loop timer show --json >shown
 firing() { [ "$(systemctl --user show "${UNIT%.service}.timer" -p SubState --value)" = running ]; }
 loop doctor --as-timer --json >doctor
 while firing; do sleep 0.1; done
-until firing; do sleep 0.1; done
+main() { systemctl --user show "$UNIT" -p MainPID --value; }
+until pid=$(main) && [ "$pid" != 0 ] && kill -STOP "$pid" && firing; do sleep 0.1; done
 loop doctor --as-timer --json >doctor_while_it_fires
+kill -CONT "$pid"
 systemctl --user stop "$UNIT" 2>/dev/null
 sleep 0.3
 sleepers >after_stop
@@ -74,7 +76,7 @@ def test_a_real_systemd_fires_and_its_sessions_outlive_the_service(tmp_path: Pat
     project.mkdir()
     for name, script in (
         ("agent.sh", "exec sleep 42"),
-        ("selector.sh", """sleep 1.5; echo '{"selected": {"category": "code"}}'"""),  # so that a fire can be looked at
+        ("selector.sh", """echo '{"selected": {"category": "code"}}'"""),
     ):
         (project / name).write_text(f"#!/bin/sh\n{script}\n")
         (project / name).chmod(0o755)
