@@ -116,6 +116,8 @@ class SelectorConfig(_Part):
     fallback_slots: int
     default_category: str | None
     aliases: dict[str, str]
+    weights: dict[str, float] = {}
+    learn: bool = False
 
 
 class RespawnConfig(_Part):
@@ -240,7 +242,10 @@ class RankingEntry(_Part):
 
 
 class SelectionMade(Payload):
-    """The selector's answer, normalised; `digest` is the SHA-256 of the payload as it came."""
+    """The selector's answer, normalised; `digest` is the SHA-256 of the payload as it came.
+
+    `plateau`: the category that the built-in selector saw crowd out the others.
+    """
 
     type = "selection.made"
     source: Literal["command", "builtin", "payload"]
@@ -249,6 +254,7 @@ class SelectionMade(Payload):
     exit_code: int | None = None
     seconds: float | None = None
     digest: str | None = None
+    plateau: str | None = None
     warnings: PrivateList
     payload: PrivateText
 

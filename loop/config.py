@@ -51,6 +51,8 @@ from loop.home import DEFAULT_STATE, resolved
 if TYPE_CHECKING:
     from loop.sessions.rundir import Reader
 
+Weight = Annotated[float, Field(ge=0, le=100)]
+
 DEFAULT_BACKEND = "default"
 
 
@@ -116,6 +118,22 @@ class LoopSection(Section):
         return every
 
 
+class WeightsSection(Section):
+    """`[selector.weights]`: what each term of the built-in selector's score counts for; None: its default."""
+
+    recency: Weight | None = None
+    gap: Weight | None = None
+    neglect: Weight | None = None
+    grades: Weight | None = None
+    supply: Weight | None = None
+    plateau: Weight | None = None
+    learned: Weight | None = None
+
+    def stated(self) -> dict[str, float]:
+        """The weights that the file names."""
+        return {name: float(value) for name, value in self.model_dump().items() if value is not None}
+
+
 class SelectorSection(Section):
     """`[selector]`: who ranks the categories; a command or the builtin one. Its command is taken as written:
 
@@ -130,6 +148,9 @@ class SelectorSection(Section):
     fallback_slots: Count = 1
     default_category: Name | None = None
     aliases: Aliases = Field(default_factory=dict)
+    tasks: PathText = "tasks"
+    weights: WeightsSection = Field(default_factory=WeightsSection)
+    learn: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> SelectorSection:
@@ -373,6 +394,8 @@ def _data(config: Config) -> dict[str, object]:
             "fallback_slots": selector.fallback_slots,
             "default_category": selector.default_category,
             "aliases": dict(selector.aliases),
+            "weights": selector.weights.stated(),
+            "learn": selector.learn,
         },
         "respawn": {"limit": config.respawn.limit, "min_grade": config.respawn.min_grade},
         "host": config.host.model_dump(),
@@ -417,7 +440,7 @@ def _private(config: Config) -> dict[str, object]:
     own = ("note", "command", "gate", "cwd", "prompt", "prompt_file", *hooks)
     return {
         "loop": {"cwd": config.loop.cwd, "state": config.loop.state, "notify": _listed(config.loop.notify)},
-        "selector": {"command": _listed(config.selector.command)},
+        "selector": {"command": _listed(config.selector.command), "tasks": config.selector.tasks},
         "retention": config.retention.model_dump(),
         "session": {key: _listed(getattr(config.session, key)) for key in hooks},
         "categories": {

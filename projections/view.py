@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any, Literal, NamedTuple
 
 from events.envelope import to_micros, to_text
-from projections import feedback, schedule, window
+from projections import feedback, lessons, schedule, window
 from projections.feedback import Backoff as Backoff
 from projections.feedback import Gate as Gate
 from projections.feedback import Measure as Measure
@@ -126,6 +126,19 @@ class Rates(NamedTuple):
     day_limit: int | None
 
 
+class Past(NamedTuple):
+    """What only the built-in selector reads: see `projections.lessons`."""
+
+    starts: tuple[str, ...]
+    """The categories of the last starts, newest last."""
+    gaps: dict[str, int]
+    """Category -> sessions started since its last one; one that never started has all of them."""
+    grades: dict[str, tuple[float, float]]
+    """Category -> discounted mean grade, and how many grades that is worth."""
+    windows: tuple[bool, ...]
+    tilt: dict[str, float]
+
+
 class View(NamedTuple):
     position: int
     now: int
@@ -153,6 +166,8 @@ class View(NamedTuple):
     """Category -> its credit under policy `fair`, in millionths of a slot; zero where it is missing."""
     host: tuple[Measure, ...]
     """The bounds of `[host]` that are set."""
+    past: Past
+    """What the built-in selector looks back on."""
 
 
 time_text = to_text  # the log's text of a time, for those who may import only views
@@ -186,6 +201,18 @@ def view(state: State, now: int) -> View:
         max_ratio=None if config["max_ratio"] is None else round(config["max_ratio"] * PPM),
         ledger=dict(state.ledger["credits"]),
         host=feedback.host(state, config, now),
+        past=_past(state, config),
+    )
+
+
+def _past(state: State, config: dict[str, Any]) -> Past:
+    total, last, told = state.allocation["total"], state.allocation["last_started"], state.lessons
+    return Past(
+        starts=tuple(told["starts"]),
+        gaps={name: total - (last[name][1] if name in last else 0) for name in config["categories"]},
+        grades={name: lessons.mean(grades) for name, grades in told["grades"].items()},
+        windows=tuple(told["windows"]),
+        tilt=dict(told["tilt"]),
     )
 
 
