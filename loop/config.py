@@ -44,14 +44,13 @@ from loop.config_values import (
     Size,
     SomeNames,
     Text,
+    Weights,
     Words,
 )
 from loop.home import DEFAULT_STATE, resolved
 
 if TYPE_CHECKING:
     from loop.sessions.rundir import Reader
-
-Weight = Annotated[float, Field(ge=0, le=100)]
 
 DEFAULT_BACKEND = "default"
 
@@ -118,22 +117,6 @@ class LoopSection(Section):
         return every
 
 
-class WeightsSection(Section):
-    """`[selector.weights]`: what each term of the built-in selector's score counts for; None: its default."""
-
-    recency: Weight | None = None
-    gap: Weight | None = None
-    neglect: Weight | None = None
-    grades: Weight | None = None
-    supply: Weight | None = None
-    plateau: Weight | None = None
-    learned: Weight | None = None
-
-    def stated(self) -> dict[str, float]:
-        """The weights that the file names."""
-        return {name: float(value) for name, value in self.model_dump().items() if value is not None}
-
-
 class SelectorSection(Section):
     """`[selector]`: who ranks the categories; a command or the builtin one. Its command is taken as written:
 
@@ -149,7 +132,7 @@ class SelectorSection(Section):
     default_category: Name | None = None
     aliases: Aliases = Field(default_factory=dict)
     tasks: PathText = "tasks"
-    weights: WeightsSection = Field(default_factory=WeightsSection)
+    weights: Weights = Field(default_factory=dict)
     learn: bool = False
 
     @model_validator(mode="after")
@@ -394,7 +377,7 @@ def _data(config: Config) -> dict[str, object]:
             "fallback_slots": selector.fallback_slots,
             "default_category": selector.default_category,
             "aliases": dict(selector.aliases),
-            "weights": selector.weights.stated(),
+            "weights": dict(selector.weights),
             "learn": selector.learn,
         },
         "respawn": {"limit": config.respawn.limit, "min_grade": config.respawn.min_grade},

@@ -63,7 +63,7 @@ def builtin_payload(config: Config, view: View, files: Files | None = None) -> P
         view,
         read(config.directory / selector.tasks) if files is None else files,
         aliases=selector.aliases,
-        weights=selector.weights.stated(),
+        weights=selector.weights,
         learn=selector.learn,
         default=selector.default_category,
     )

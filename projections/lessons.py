@@ -73,7 +73,7 @@ def mean(grades: list[list[Any]]) -> tuple[float, float]:
 
 
 def tilted(grades: dict[str, list[list[Any]]], before: dict[str, float]) -> dict[str, float]:
-    """The new tilt: each category's mean grade over that of all, shrunk by PRIOR; it stays where it would move little."""
+    """The new tilt: each category's mean grade over that of all, shrunk by PRIOR; small moves are none."""
     means = {name: mean(items) for name, items in grades.items()}
     worth = sum(weight for _, weight in means.values())
     overall = sum(value * weight for value, weight in means.values()) / worth if worth else 0.0

@@ -1,7 +1,8 @@
 """The YAML front matter of a task file, in the strict small subset that task files use.
 
-Read are `key: scalar`, `key: [a, b]` and block lists of scalars, with quoted strings and comments. Anything else (nested
-maps, anchors, multi-line strings) under a key makes that key None and is said; no input raises anything but FrontMatter.
+Read are `key: scalar`, `key: [a, b]` and block lists of scalars, with quoted strings and comments. Anything else (maps in
+maps, anchors, multi-line strings) under a key makes that key None and is said; no input raises anything else than
+FrontMatter.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def understood(id: str, text: str) -> tuple[Task, list[str]]:
         id=id,
         state=state.lower(),
         priority=PRIORITIES.get(priority.lower(), 0) if isinstance(priority, str) else 0,
-        tags=tuple([*words(found.get("category")), *words(found.get("tags"))]),
+        tags=(*words(found.get("category")), *words(found.get("tags"))),
         waiting=bool(words(found.get("waiting_for"))),
         depends=tuple(words(found.get("depends"))),
     )

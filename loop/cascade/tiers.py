@@ -1,7 +1,7 @@
 """From a view and the lanes of the task files to an answer: who is offered, scored how, and by which tier first.
 
-Pure. Tier 1 is an active task, tier 2 ready backlog, tier 3 a category by its score alone. A tier only decides who comes
-first; behind it the order is by score, ties: the older last start, then the name.
+Pure. Tier 1 is an active task, tier 2 ready backlog, tier 3 a category by its score alone. A tier only decides who
+comes first; behind it the order is by score, ties: the older last start, then the name.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def answer(view: View, lanes: Mapping[str, Lane], weights: Mapping[str, float], 
     if first is not None:
         found.remove(first)
         found.insert(0, first)
-    return Answer(tier, tuple(found), empty, next((name for name, sign in crowding.items() if sign < 0), None), saturated)
+    plateau = next((name for name, sign in crowding.items() if sign < 0), None)
+    return Answer(tier, tuple(found), empty, plateau, saturated)
 
 
 def is_saturated(windows: Sequence[bool]) -> bool:
@@ -131,7 +132,7 @@ def _crowding(
     wanted: Mapping[str, float | None],
     empty: Collection[str],
 ) -> dict[str, int]:
-    """Category -> -1 or 1 where there is a plateau: one above 40 % of the window while another with supply is under 5 %.
+    """Category -> -1 or 1 where one is above 40 % of the window while another with supply is under 5 %; else empty.
 
     A target above 40 %, or under 5 %, moves the bound to itself: who does as configured is no alarm.
     """
