@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test slow teeth agents lint install bench dist clean
+.PHONY: demo test slow teeth torture agents lint install bench dist clean
 
 demo: $(INSTALLED)  ## The whole loop at work, in half a minute
 	$(BIN)/loop demo
@@ -21,6 +21,10 @@ agents: $(INSTALLED)  ## The real agents, from their packages, under loop, on a 
 
 teeth: $(INSTALLED)  ## Hundreds of simulated seeds, and known bugs that they must catch
 	$(BIN)/python tests/teeth/run.py
+
+SECONDS := 60
+torture: $(INSTALLED)  ## Real processes, killed and stopped at random for SECONDS=60
+	$(BIN)/python -m tests.torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 lint: $(INSTALLED)  ## Style, types, and which room may import which
 	$(BIN)/ruff check

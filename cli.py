@@ -65,8 +65,9 @@ class LoopApp(typer.Typer):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         _, words = places_apart(sys.argv[1:])
         called = [info for info in self.registered_commands if words[:1] == [_name_of(info)]]
-        if called and not args and not kwargs:
-            self.registered_commands, self.registered_groups = called, []
+        groups = [info for info in self.registered_groups if words[:1] == [info.name]]
+        if (called or groups) and not args and not kwargs:
+            self.registered_commands, self.registered_groups = called, groups
         return super().__call__(*args, **kwargs)
 
 
@@ -96,6 +97,8 @@ config_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(config_app, name="config", rich_help_panel=SETUP, help="Check or show the effective config.")
 timer_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(timer_app, name="timer", rich_help_panel=SETUP, help="Have systemd fire: its units.")
+backends_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
+app.add_typer(backends_app, name="backends", rich_help_panel=DAILY)
 
 places: dict[str, Path | None] = {"directory": None, "config": None}
 
@@ -303,15 +306,37 @@ def show(
     raise typer.Exit(run(home().db, target, as_json_object=json))
 
 
-@app.command(rich_help_panel=DAILY)
-def backends(at: At = None, json: Json = False) -> None:
+@backends_app.callback()
+def backends(
+    ctx: typer.Context,
+    wait: Annotated[str | None, typer.Option("--wait", metavar="NAME", help="Return once it takes a session.")] = None,
+    at: At = None,
+    json: Json = False,
+) -> None:
     """Which backends can take a session, and until when the others cannot.
 
-    Example: loop backends --json
+    Example: loop backends --wait opus && loop start code --backend opus
     """
+    if ctx.invoked_subcommand is not None:
+        return
     from loop.commands.backends import run
 
-    raise typer.Exit(run(home().db, at=at, as_json=json))
+    raise typer.Exit(run(home().db, at=at, as_json=json, wait=wait))
+
+
+@backends_app.command("probe")
+def backends_probe(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The backend.")],
+    reason: Reason = None,
+    json: Json = False,
+) -> None:
+    """Let one session try a backend before its time.
+
+    Example: loop backends probe opus
+    """
+    from loop.commands.probe import probe as run
+
+    raise typer.Exit(run(home(), os.environ, name, reason=reason, as_json=json))
 
 
 @app.command(rich_help_panel=DAILY)
@@ -430,6 +455,10 @@ def drain(
 
     Example: loop drain --wait
     """
+    if wait:
+        from loop.commands.passes import refuse_inside
+
+        refuse_inside(os.environ, "drain --wait")  # it would wait for itself
     code = _restrain("drain", None, None, until, reason, json)
     if wait:
         from loop.commands.control import wait_drained
@@ -460,6 +489,22 @@ def stop(
 
 Since = Annotated[str | None, typer.Option("--since", help="From: 2h ago, or a time.")]
 Upto = Annotated[str | None, typer.Option("--until", help="Up to: 2h ago, or a time.")]
+
+
+@app.command(rich_help_panel=AUDIT)
+def usage(
+    by: Annotated[str, typer.Option("--by", help="category, backend or pool.")] = "category",
+    since: Annotated[str | None, typer.Option("--since", help="Since: 24h (the default), or a time.")] = None,
+    at: At = None,
+    json: Json = False,
+) -> None:
+    """What sessions used: time, tokens, money, and how much of each budget.
+
+    Example: loop usage --by pool --since 7d
+    """
+    from loop.commands.usage import run
+
+    raise typer.Exit(run(home().db, by=by, since=since, at=at, as_json=json))
 
 
 @app.command(rich_help_panel=AUDIT)

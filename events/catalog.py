@@ -98,6 +98,9 @@ class CategoryConfig(_Part):
     gate: bool
     own_command: bool
     env: list[str]
+    max_runs_per_day: int | None = None
+    max_tokens_per_day: int | None = None
+    max_cost_per_day: float | None = None
 
 
 class BackendConfig(_Part):
@@ -106,6 +109,17 @@ class BackendConfig(_Part):
     max_runs_per_day: int | None
     command: bool
     env: list[str]
+    max_tokens_per_day: int | None = None
+    max_cost_per_day: float | None = None
+
+
+class PoolConfig(_Part):
+    """What the backends of a pool share; money in US dollars."""
+
+    concurrency: int | None
+    max_runs_per_day: int | None
+    max_tokens_per_day: int | None
+    max_cost_per_day: float | None
 
 
 class SelectorConfig(_Part):
@@ -138,7 +152,7 @@ class LoopConfigured(Payload):
     """
 
     type = "loop.configured"
-    version = 2
+    version = 3
     hash: str
     slots: int
     every: float | None
@@ -156,6 +170,7 @@ class LoopConfigured(Payload):
     host: HostConfig
     categories: dict[str, CategoryConfig]
     backends: dict[str, BackendConfig]
+    pools: dict[str, PoolConfig] = {}
     red_rungs: list[str] = []
     settings: PrivateJson
 
@@ -188,10 +203,11 @@ class LoopFrozen(_Mode):
 
 
 class OperatorRequested(Payload):
-    """An operator's word, before anything is done about it. From `timer_install` on fires are awaited."""
+    """An operator's word, before anything is done about it. From `timer_install` on fires are awaited; after `probe`
+    the backend named may be tried by one session."""
 
     type = "operator.requested"
-    action: Literal["start", "stop", "cancel", "resume", "timer_install", "timer_remove"]
+    action: Literal["start", "stop", "cancel", "resume", "timer_install", "timer_remove", "probe"]
     task: str | None = None
     backend: str | None = None
     kill: bool = False
@@ -317,6 +333,7 @@ class Candidate(_Part):
     verdict: str
     also: list[str]
     detail: Json
+    backends: dict[str, str] | None = None
 
 
 class Idle(_Part):
@@ -347,11 +364,12 @@ class Ledger(_Part):
 class FanoutDecided(Payload):
     """A decision in full: what was considered, what was chosen, and why every other slot stayed idle.
 
-    `ledger` has the terms of policy `fair`; none under another policy, or where nobody was asked for.
+    `ledger` has the terms of policy `fair`; none under another policy, or where nobody was asked for. A candidate that
+    was chosen, or that no backend could take, has every backend that was considered for it, with a word on each.
     """
 
     type = "fanout.decided"
-    version = 2
+    version = 3
     decider: int
     basis: int
     now: str

@@ -42,6 +42,7 @@ BACKEND: Table = {
     ("limited", "backend.probed"): "probing",
     ("limited", "backend.restored"): "available",
     ("probing", "backend.limited"): "limited",
+    ("probing", "backend.probed"): "probing",  # the session that tried it before said nothing either way
     ("probing", "backend.restored"): "available",
 }
 

@@ -39,9 +39,26 @@ def _no_subject(data: Json) -> Json:
     return {**data, "subject": None}
 
 
+_UNBOUNDED = {"max_tokens_per_day": None, "max_cost_per_day": None}
+
+
+def _no_budgets(data: Json) -> Json:
+    """Before budgets, and limits of whole pools."""
+    categories = {name: {**each, "max_runs_per_day": None, **_UNBOUNDED} for name, each in data["categories"].items()}
+    backends = {name: {**each, **_UNBOUNDED} for name, each in data["backends"].items()}
+    return {**data, "categories": categories, "backends": backends, "pools": {}}
+
+
+def _no_backends_considered(data: Json) -> Json:
+    """Before decisions said why each candidate got its backend, or none."""
+    return {**data, "candidates": [{**each, "backends": None} for each in data["candidates"]]}
+
+
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
     ("loop.configured", 1): _no_rungs,
+    ("loop.configured", 2): _no_budgets,
     ("fanout.decided", 1): _without_ledger,
+    ("fanout.decided", 2): _no_backends_considered,
     ("lock.acquired", 1): _no_observation,
     ("loop.frozen", 1): _no_rule,
     ("notice.sent", 1): _no_subject,

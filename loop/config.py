@@ -30,6 +30,7 @@ from loop.config_values import (
     ExitCodes,
     GateArgv,
     LiteralArgv,
+    Money,
     Name,
     Names,
     Parallel,
@@ -44,6 +45,7 @@ from loop.config_values import (
     Size,
     SomeNames,
     Text,
+    Tokens,
     Weights,
     Words,
 )
@@ -211,6 +213,9 @@ class CategorySection(Section):
     env_file: PathText | None = None
     before: SessionArgv | None = None
     after: SessionArgv | None = None
+    max_runs_per_day: Count | None = None
+    max_tokens_per_day: Tokens | None = None
+    max_cost_per_day: Money | None = None
 
     @field_validator("prompt_file")
     @classmethod
@@ -237,6 +242,17 @@ class BackendSection(Section):
     env: Env = Field(default_factory=dict)
     concurrency: Count | None = None
     max_runs_per_day: Count | None = None
+    max_tokens_per_day: Tokens | None = None
+    max_cost_per_day: Money | None = None
+
+
+class PoolSection(Section):
+    """`[pools.NAME]`: limits of all backends of a pool together; None: no limit. A day is a rolling one, money USD."""
+
+    concurrency: Count | None = None
+    max_runs_per_day: Count | None = None
+    max_tokens_per_day: Tokens | None = None
+    max_cost_per_day: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +288,7 @@ class Config:
     categories: Mapping[str, CategorySection]
     backends: Mapping[str, BackendSection]
     retention: RetentionSection = field(default_factory=RetentionSection)
+    pools: Mapping[str, PoolSection] = field(default_factory=dict)
 
     @property
     def directory(self) -> Path:
@@ -390,9 +407,12 @@ def _data(config: Config) -> dict[str, object]:
                 "max_runs_per_day": backend.max_runs_per_day,
                 "command": backend.command is not None,
                 "env": sorted(backend.env),
+                "max_tokens_per_day": backend.max_tokens_per_day,
+                "max_cost_per_day": backend.max_cost_per_day,
             }
             for name, backend in config.backends.items()
         },
+        "pools": {name: pool.model_dump() for name, pool in config.pools.items()},
     }
 
 
@@ -415,6 +435,9 @@ def _category_data(config: Config, name: str) -> dict[str, object]:
         "gate": category.gate is not None,
         "own_command": category.command is not None,
         "env": sorted(session.env),
+        "max_runs_per_day": category.max_runs_per_day,
+        "max_tokens_per_day": category.max_tokens_per_day,
+        "max_cost_per_day": category.max_cost_per_day,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from loop.config import (
     Config,
     HostSection,
     LoopSection,
+    PoolSection,
     RespawnSection,
     RetentionSection,
     Section,
@@ -43,6 +44,7 @@ NAMED: Mapping[str, type[Section]] = {
     "categories": CategorySection,
     "backends": BackendSection,
     "presets": PresetSection,
+    "pools": PoolSection,
 }
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -81,12 +83,17 @@ def from_tables(tables: Mapping[str, object], path: Path) -> Config:
     presets = _named(PresetSection, "presets", tables, problems)
     written = _named(BackendSection, "backends", tables, problems) or {DEFAULT_BACKEND: BackendSection()}
     backends = filled_in(written, presets, problems)
+    pools = _named(PoolSection, "pools", tables, problems)
     problems += _contradictions(selector, categories, backends)
+    used = sorted({backend.pool or name for name, backend in backends.items() if backend})
+    if all(backends.values()):
+        problems += [f"[pools.{name}]: {_no_such('pool', name, used)}" for name in pools if name not in used]
     if problems or not (loop and selector and allocation and respawn and host and session and retention):
         raise _all_at_once(path, problems)
     good = {name: category for name, category in categories.items() if category}
     known = {name: backend for name, backend in backends.items() if backend}
-    return Config(path, loop, selector, allocation, respawn, host, session, good, known, retention)
+    shared = {name: pool for name, pool in pools.items() if pool}
+    return Config(path, loop, selector, allocation, respawn, host, session, good, known, retention, shared)
 
 
 def session_env(config: Config, category: str, backend: str) -> dict[str, str]:
@@ -245,7 +252,7 @@ def _missing_commands(
             yield f'[categories.{name}]: no command; write command = ["my-agent"] here or under [backends.{backend}]'
 
 
-def _no_such(kind: str, name: str, known: Mapping[str, object]) -> str:
+def _no_such(kind: str, name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     there = f"did you mean {near[0]}?" if near else f"configured: {', '.join(known) or 'none'}"
     return f"no {kind} {name!r}; {there}"

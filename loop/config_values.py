@@ -188,6 +188,8 @@ Size = Annotated[int, PlainValidator(parse_bytes)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Ratio = Annotated[float, Field(gt=0, le=MOST)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
+Tokens = Annotated[int, Field(ge=1, le=10**15)]
+Money = Annotated[float, Field(gt=0, le=10**9)]  # US dollars
 Text = Annotated[str, PlainValidator(_text)]
 PathText = Annotated[str, PlainValidator(_path)]
 Cwd = Annotated[str, PlainValidator(_templated(PLACEHOLDERS, _path))]

@@ -194,6 +194,7 @@ class Loop:
         with self.journal.transaction() as entry:
             if is_used(entry.state, fire.nominal, entry.now):
                 return append_skip(entry, fire, "used")
+            guard.watch(entry)  # or what happened under a pause would freeze, and be told, only after it
             restraint = restraints(entry.state, entry.now).get("all")
             return None if restraint is None else append_skip(entry, fire, restraint.mode)
 

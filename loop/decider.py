@@ -19,9 +19,9 @@ from typing import Any
 from loop.fair import closed, opened
 from loop.policies import POLICIES, intent, most_owed
 from loop.shares import UNIT, Starts, counted
-from projections.view import Backend, Category, Due, Entry, View, time_text
+from projections.view import Backend, Budget, Category, Due, Entry, View, time_text
 
-DECIDER = 3
+DECIDER = 4
 
 VERDICTS = (
     "unknown_category",
@@ -44,6 +44,12 @@ VERDICTS = (
     "rate_limited",
     "no_slot",
 )
+
+OBSTACLES = ("no_command", "paused", "limited", "unknown", "breaker", "probing", "full", "pool_full", "budget")
+PICKED = ("probe", "asked_for", "first_named", "next_named", "only_one", "unused_longest")
+BACKENDS = (*OBSTACLES, *PICKED, "later")
+"""What a decision says of a backend that it considered: why it could not take the session, why it got it, or that it
+could have taken it, too."""
 
 Detail = dict[str, Any]
 
@@ -70,6 +76,8 @@ class Candidate:
     verdict: str
     also: tuple[str, ...]
     detail: Detail
+    backends: dict[str, str] | None = None
+    """Of one that was chosen, or that no backend could take: each backend considered, with a word of BACKENDS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +129,7 @@ class Decision:
                     "verdict": candidate.verdict,
                     "also": list(candidate.also),
                     "detail": candidate.detail,
+                    "backends": candidate.backends,
                 }
                 for candidate in self.candidates
             ],
@@ -160,6 +169,8 @@ class _Board:
         self.granted: Counter[str] = Counter()  # by category
         self.starts = Starts.of(view)
         self.used: Counter[str] = Counter()  # grants by backend
+        self.pooled: Counter[str] = Counter()  # and by pool
+        self.tried: set[str] = set()  # scopes that a grant is the probe of
         self.until = _earliest(view.backends.values())
         self.open = {name: each for name, each in view.backends.items() if self.takes_more(each)}
         for choice in chosen:
@@ -177,8 +188,12 @@ class _Board:
         self.granted[choice.category] += 1
         self.used[choice.backend] += 1
         backend = self.view.backends.get(choice.backend)
-        if backend is not None and not self.takes_more(backend):
-            self.open.pop(choice.backend, None)
+        if backend is not None:
+            self.pooled[backend.pool] += 1
+            self.tried.update(backend.trial)
+            for name in [name for name, each in self.open.items() if each.pool == backend.pool]:
+                if not self.takes_more(self.open[name]):
+                    del self.open[name]
 
     def free(self) -> int:
         return max(0, self.view.slots - len(self.view.live)) - len(self.chosen)
@@ -198,11 +213,35 @@ class _Board:
         return category is not None and category.parallel == "alone"
 
     def takes_more(self, backend: Backend) -> bool:
-        return (
-            backend.state == "available"
-            and not backend.paused
-            and (backend.concurrency is None or backend.live + self.used[backend.name] < backend.concurrency)
-        )
+        return self.obstacle(backend) is None
+
+    def obstacle(self, backend: Backend) -> str | None:
+        """The first of OBSTACLES that keeps a backend from one session more, whosever; None: it would take it."""
+        if backend.paused:
+            return "paused"
+        if backend.state != "available":
+            return backend.because if backend.because in ("breaker", "probing") else backend.state
+        if not self.tried.isdisjoint(backend.trial):
+            return "probing"
+        if backend.concurrency is not None and backend.live + self.used[backend.name] >= backend.concurrency:
+            return "full"
+        pool = self.view.pools.get(backend.pool)
+        if pool is not None and pool.concurrency is not None and pool.live + self.pooled[pool.name] >= pool.concurrency:
+            return "pool_full"
+        return None if self.backend_budget(backend) is None else "budget"
+
+    def budget(self, scope: str, granted: int) -> tuple[str, Budget] | None:
+        """The first budget of a scope that has no room for one session after those granted in this pass."""
+        found = (each for each in self.view.budgets.get(scope, ()) if each.room <= granted)
+        first = next(found, None)
+        return None if first is None else (scope, first)
+
+    def backend_budget(self, backend: Backend) -> tuple[str, Budget] | None:
+        """The first budget of a backend, or of its pool, that is spent."""
+        if not self.view.budgets:
+            return None
+        own = self.budget(f"backend:{backend.name}", self.used[backend.name])
+        return own or self.budget(f"pool:{backend.pool}", self.pooled[backend.pool])
 
     def backend(self, category: Category, wanted: str | None) -> str | None:
         """The backend a session of the category would get: the first named that can take one, else of all that can
@@ -224,6 +263,40 @@ class _Board:
         if category.own_command:
             return iter(found)
         return (backend for backend in found if backend.command)
+
+    def named(self, category: Category, wanted: str | None) -> list[Backend]:
+        """The backends that come into question for a category, able or not."""
+        names = (wanted,) if wanted is not None else category.backends
+        known = self.view.backends
+        return [known[name] for name in (known if names is None else names) if name in known]
+
+    def short(self, category: Category, wanted: str | None) -> tuple[str, Budget] | None:
+        """The first budget that alone keeps a backend from taking a session of the category."""
+        found = (
+            self.backend_budget(backend)
+            for backend in self.named(category, wanted)
+            if (category.own_command or backend.command) and self.obstacle(backend) == "budget"
+        )
+        return next(found, None)
+
+    def weighed(self, category: Category, wanted: str | None, picked: str | None) -> dict[str, str]:
+        """A word of BACKENDS on each backend that comes into question."""
+        words = {}
+        for backend in self.named(category, wanted):
+            able = category.own_command or backend.command
+            words[backend.name] = (self.obstacle(backend) if able else "no_command") or "later"
+        if picked is not None:
+            words[picked] = self._why(category, wanted, picked, sum(word == "later" for word in words.values()))
+        return words
+
+    def _why(self, category: Category, wanted: str | None, picked: str, able: int) -> str:
+        if self.view.backends[picked].trial:
+            return "probe"
+        if wanted is not None:
+            return "asked_for"
+        if category.backends is not None:
+            return "first_named" if category.backends[0] == picked else "next_named"
+        return "only_one" if able == 1 else "unused_longest"
 
 
 # ── gates ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -353,9 +426,32 @@ def _over_allocated(board: _Board, candidate: _Considered, category: Category) -
     }
 
 
+def _budget_spent(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
+    """The category's own budget, or those of every backend that could otherwise take it; by hand, too."""
+    if not board.view.budgets:
+        return None
+    found = board.budget(f"category:{category.name}", board.granted[category.name])
+    if found is None and next(board.able(category, candidate.backend), None) is None:
+        found = board.short(category, candidate.backend)
+    if found is None:
+        return None
+    scope, budget = found
+    return {
+        "scope": scope,
+        "kind": budget.kind,
+        "limit": budget.limit,
+        "spent": budget.spent,
+        "reserved": budget.reserved,
+        "unknown": budget.unknown,
+        "until": _text(budget.until),
+    }
+
+
 def _no_backend(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
     if next(board.able(category, candidate.backend), None) is not None:
         return None
+    if board.view.budgets and board.short(category, candidate.backend) is not None:
+        return None  # that is `budget_spent`
     if category.backends is None:
         return {"backends": len(board.view.backends), "until": _text(board.until)}
     named = (board.view.backends.get(name) for name in category.backends)
@@ -401,6 +497,7 @@ GATES: dict[str, Gate] = {
     "no_work": _no_work,
     "gate_error": _gate_error,
     "over_allocated": _over_allocated,
+    "budget_spent": _budget_spent,
     "no_backend": _no_backend,
     "host_busy": _host_busy,
     "rate_limited": _rate_limited,
@@ -513,11 +610,15 @@ def _judge(board: _Board, candidate: _Considered) -> Candidate:
     failed = {code: detail for code, gate in GATES.items() if (detail := gate(board, candidate, category)) is not None}
     if failed:
         first, *others = failed
-        return _verdict(candidate, first, tuple(others), failed[first])
+        weighed = None if failed.keys().isdisjoint(("no_backend", "budget_spent")) else (
+            board.weighed(category, candidate.backend, None)
+        )
+        return _verdict(candidate, first, tuple(others), failed[first], weighed)
     lane, backend = board.lane(category), board.backend(category, candidate.backend)
     assert lane is not None
     assert backend is not None
     assert candidate.rule is not None
+    weighed = board.weighed(category, candidate.backend, backend)
     board.grant(
         Choice(
             category=category.name,
@@ -529,11 +630,17 @@ def _judge(board: _Board, candidate: _Considered) -> Candidate:
             parent=None if candidate.due is None else candidate.due.session,
         )
     )
-    return _verdict(candidate, "chosen", (), {})
+    return _verdict(candidate, "chosen", (), {}, weighed)
 
 
-def _verdict(candidate: _Considered, verdict: str, also: tuple[str, ...], detail: Detail) -> Candidate:
-    return Candidate(candidate.name, candidate.rank, candidate.rule, candidate.score, verdict, also, detail)
+def _verdict(
+    candidate: _Considered,
+    verdict: str,
+    also: tuple[str, ...],
+    detail: Detail,
+    backends: dict[str, str] | None = None,
+) -> Candidate:
+    return Candidate(candidate.name, candidate.rank, candidate.rule, candidate.score, verdict, also, detail, backends)
 
 
 def _idle(board: _Board, candidates: list[Candidate]) -> tuple[tuple[int, str], ...]:

@@ -6,7 +6,8 @@
 | `lost`       | the loop, when the shims of 3 of the last 10 sessions died  |
 | `violation`  | the loop and the category, when one lock was held by two    |
 
-It is asked inside the transaction of every pass, before the decision, so nothing starts on the facts that freeze.
+It is asked inside the transaction of every pass, before the decision, so nothing starts on the facts that freeze; of
+every fire that a restraint skips; and of `loop resume`, which lifts nothing that nobody was shown.
 Sessions that were cancelled, refused or limited, or went down with the machine, count as neither good nor bad.
 """
 
@@ -87,7 +88,7 @@ def why_frozen(state: State, scope: str) -> str:
 
 
 def _fresh(state: State) -> list[Violation]:
-    """Violations that have not frozen anything yet, and that no resume has answered."""
+    """Violations that have not frozen anything yet."""
     return [item for item in state.locks["items"] if item["position"] > state.guard["handled"]]
 
 

@@ -2,15 +2,16 @@
 
 KINDS is the table of what that is. What there is to tell, and what was told, is folded from the log
 (`projections.notices`), so that no notice is lost by a crash and none is repeated by a restart; one that was being sent
-at the crash may come twice. At most PER_HOUR are tried in any hour: the last of them tells how many others there are. A
-command that fails is recorded as `notice.failed`, tried again after RETRY, and changes nothing else.
+at the crash may come twice. At most PER_HOUR are tried in any hour, the URGENT first: the last of them tells how many
+others there are, and a few more are kept for what is URGENT. A command that fails is recorded as `notice.failed`, rests
+for a while, since what fails for one fails for most and would use up the hour, and changes nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,22 +19,27 @@ from events.catalog import NoticeFailed, NoticeSent
 from events.envelope import to_micros
 from events.errors import LoopError
 from events.store import Filter
-from loop.command import run_bounded
+from loop.command import CommandResult, run_bounded
 from loop.controller import Loop, kernel_lock
 from loop.guard import RULES
-from loop.status import mode
-from loop.words import REJECTIONS
-from projections.figures import silent_since
+from loop.home import Home
+from loop.standing import is_over, standing
+from loop.words import REJECTIONS, amount
 from projections.notices import Raised, key_of
 from projections.state import State
 
 SCHEMA = "loop.notice/1"
 ACTOR = "notify"
 SECOND = 1_000_000
-PER_HOUR = 12  # notices tried in any hour
-RETRY = 900 * SECOND  # after a command that failed
-LAPSE = 2 * 3600 * SECOND  # what was not told by then is no news: an old log is not read out to a new command
-SECONDS = 10.0  # that one look may spend on notices, however many are due and however long the command takes
+HOUR = 3600 * SECOND
+PER_HOUR = 12  # notices tried in any hour …
+RESERVED = 4  # … and so many more, if they are URGENT
+URGENT = ("frozen", "violation")  # in this order
+RETRY = 900 * SECOND  # of one notice after a command that failed …
+REST = 60 * SECOND  # … and of any other
+LAPSE = 2 * HOUR  # what was not told by then is no news: an old log is not read out to a new command
+LAPSE_FAILED = 24 * HOUR  # what was tried in vain, as over a night without a network
+SECONDS = 10.0  # for one notice; and a look begins none after so many, however many are due
 OUTPUT_LIMIT = 1 << 16  # bytes that the command may print; they go nowhere
 TEXT_KEPT = 2_000
 MANY = "suppressed"
@@ -43,7 +49,7 @@ class Kind(NamedTuple):
     text: Callable[[Raised], str]
     command: str
     """What shows more of it."""
-    quiet: int = 3600 * SECOND
+    quiet: int = HOUR
     """Between two notices of one subject; what happens meanwhile is counted and told after it."""
 
 
@@ -67,7 +73,17 @@ def _fire_missed(raised: Raised) -> str:
 
 def _limited(raised: Raised) -> str:
     until = raised["detail"]["until"]
+    if broken := raised["detail"].get("broken"):
+        what = raised["subject"] if raised["subject"].startswith("backend ") else f"backend pool {raised['subject']}"
+        return f"{what} is limited: its sessions end with {broken.replace('_', ' ')}"
     return f"backend pool {raised['subject']} is limited" + (f" until {until[:19]}Z" if until else "")
+
+
+def _budget(raised: Raised) -> str:
+    kind, until = raised["detail"]["budget"], raised["detail"]["until"]
+    spent, limit = amount(kind, raised["detail"]["spent"]), amount(kind, raised["detail"]["limit"])
+    text = f"the budget of {raised['subject']} is reached: {spent} of {limit} a day"
+    return text + (f"; something of it leaves the day at {until[:19]}Z" if until else "")
 
 
 KINDS: dict[str, Kind] = {
@@ -77,6 +93,7 @@ KINDS: dict[str, Kind] = {
     ),
     "frozen": Kind(_frozen, "loop log --type loop.frozen", quiet=0),
     "pool_limited": Kind(_limited, "loop backends"),
+    "budget_reached": Kind(_budget, "loop usage"),
     "fire_missed": Kind(_fire_missed, "loop doctor"),
     "pass_failed": Kind(_pass_failed, "loop status"),
     "session_lost": Kind(
@@ -84,7 +101,7 @@ KINDS: dict[str, Kind] = {
         "loop sessions --outcome lost",
     ),
 }
-"""What is told. A kind's facts are raised in `projections.notices`, but for silence, which is no event."""
+"""What is told. A kind's facts are raised in `projections.notices`, and by what stands (`loop.standing`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +115,36 @@ class Notice:
 
 
 def due(state: State, now: int) -> list[Notice]:
-    """What is to be told at `now` (microseconds), oldest first: within the rate, without what was told lately."""
+    """What is to be told at `now` (microseconds), urgent and then older ones first: within the rate, without what was
+    told lately; nothing while a command that failed has its rest."""
     known = state.notices
-    attempts = [at for at in known["attempts"] if 0 <= now - to_micros(at) < 3600 * SECOND]
-    many = known["told"].get(key_of(MANY, ""))
-    room = PER_HOUR - len(attempts)
-    if room <= 0 or (many is not None and many["failed"] and now - to_micros(many["at"]) < RETRY):
+    if _rests(state, now):
         return []
     found = [raised for raised in _raised(state, now) if _is_due(state, raised, now)]
+    found.sort(key=_rank)
+    room = PER_HOUR - sum(0 <= now - to_micros(at) < HOUR for at in known["attempts"])
+    if room <= 0:
+        found, room = [raised for raised in found if raised["kind"] in URGENT], room + RESERVED
+    if room <= 0:
+        return []
     if len(found) <= room:
         return [_notice(state, raised) for raised in found]
     rest = found[room - 1 :]
     return [*(_notice(state, raised) for raised in found[: room - 1]), _together(state, rest)]
+
+
+def _rank(raised: Raised) -> int:
+    return URGENT.index(raised["kind"]) if raised["kind"] in URGENT else len(URGENT)
+
+
+def _rests(state: State, now: int) -> bool:
+    """Whether the last attempt failed just now, or one that told of many and is not to be tried yet."""
+    told = state.notices["told"]
+    last, many = next(reversed(told.values()), None), told.get(key_of(MANY, ""))
+    return any(
+        each is not None and each["failed"] and 0 <= now - to_micros(each["at"]) < wait
+        for each, wait in ((last, REST), (many, RETRY))
+    )
 
 
 @contextlib.contextmanager
@@ -122,36 +157,46 @@ def announcing(loop: Loop) -> Iterator[None]:
 
 
 def announce(loop: Loop) -> None:
-    """Tell what is due, for at most SECONDS and outside any transaction. Raises nothing that a notice could cause.
+    """Tell what is due, outside any transaction. Raises nothing that a notice could cause.
 
-    Without a command in the config in force, nothing is told. Who finds another announcing leaves it to that one.
+    Without a command in the config in force, nothing is told. Who finds another announcing leaves it to that one, which
+    looks again once it has let go.
     """
-    with contextlib.suppress(LoopError, OSError):
-        if not due(loop.journal.refresh(), loop.clock.now()):
-            return
-        with kernel_lock(loop.home.state / "notify.lock") as got:
-            if got and (command := _command(loop)):
-                _tell(loop, command)
-
-
-def _tell(loop: Loop, command: list[str]) -> None:
     ends = loop.clock.monotonic() + SECONDS
-    for notice in due(loop.journal.refresh(), loop.clock.now()):
-        left = ends - loop.clock.monotonic()
-        if left <= 0:
-            return  # the next look goes on
-        result = run_bounded(
-            command,
-            cwd=loop.home.config.parent,
-            env=loop.environ,
-            timeout=left,
-            limit_bytes=OUTPUT_LIMIT,
-            stdin=json.dumps(notice.body).encode() + b"\n",
-        )
+    with contextlib.suppress(LoopError, OSError):
+        while _next(loop, ends) is not None:
+            with kernel_lock(loop.home.state / "notify.lock") as got:
+                if not got or (command := _command(loop)) is None:
+                    return
+                _tell(loop, command, ends)
+
+
+def _next(loop: Loop, ends: float) -> Notice | None:
+    """What is to be told now; None also once the look has taken its time, and the next one goes on."""
+    if loop.clock.monotonic() >= ends:
+        return None
+    return next(iter(due(loop.journal.refresh(), loop.clock.now())), None)
+
+
+def _tell(loop: Loop, command: list[str], ends: float) -> None:
+    while (notice := _next(loop, ends)) is not None:
+        result = execute(command, loop.home, loop.environ, notice.body)
         about: dict[str, Any] = {"kind": notice.kind, "subject": notice.subject, "about": notice.about}
         text = result.text.encode("utf-8", "replace").decode()[:TEXT_KEPT]
         with loop.journal.transaction() as entry:
             entry.append(NoticeSent(**about) if result.ok else NoticeFailed(**about, text=text), actor=ACTOR)
+
+
+def execute(command: list[str], home: Home, environ: Mapping[str, str], body: dict[str, Any]) -> CommandResult:
+    """Run the command beside the config with one object on its stdin, for at most SECONDS."""
+    return run_bounded(
+        command,
+        cwd=home.config.parent,
+        env=environ,
+        timeout=SECONDS,
+        limit_bytes=OUTPUT_LIMIT,
+        stdin=json.dumps(body).encode() + b"\n",
+    )
 
 
 def _command(loop: Loop) -> list[str] | None:
@@ -162,27 +207,26 @@ def _command(loop: Loop) -> list[str] | None:
     return command if isinstance(command, list) else None
 
 
-def _raised(state: State, now: int) -> list[Raised]:
-    """The facts not yet told, and silence of the schedule, which is none: it has no event."""
-    found = list(state.notices["raised"].values())
-    excused = state.notices["excused"] or mode(state, now) != "running"
-    if not excused and (since := silent_since(state, now)) is not None:
-        at = state.at or since
-        detail = {"since": since}
-        silence = Raised(
-            kind="fire_missed", subject="silence", position=state.position, at=at, times=1, detail=detail
-        )
-        found.append(silence)
-    return found
+def _raised(state: State, now: int) -> Iterable[Raised]:
+    """The facts not yet told that are still news, and what stands."""
+    found: dict[str, Raised] = {}
+    for key, raised in state.notices["raised"].items():
+        told = state.notices["told"].get(key)
+        lapse = LAPSE if told is None or not told["failed"] else LAPSE_FAILED
+        if now - to_micros(raised["at"]) <= lapse and not is_over(state, raised, now):
+            found[key] = raised
+    for raised in standing(state, now):
+        found.setdefault(key_of(raised["kind"], raised["subject"]), raised)
+    return found.values()
 
 
 def _is_due(state: State, raised: Raised, now: int) -> bool:
     told = state.notices["told"].get(key_of(raised["kind"], raised["subject"]))
-    if raised["detail"].get("since") is None and now - to_micros(raised["at"]) > LAPSE:
-        return False
     if told is None:
         return True
-    return now - to_micros(told["at"]) >= (RETRY if told["failed"] else KINDS[raised["kind"]].quiet)
+    if told["failed"]:
+        return now - to_micros(told["at"]) >= RETRY
+    return raised["position"] > told["position"] and now - to_micros(told["at"]) >= KINDS[raised["kind"]].quiet
 
 
 def _notice(state: State, raised: Raised) -> Notice:

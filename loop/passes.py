@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from events.catalog import (
+    BackendProbed,
     ClockStepped,
     FanoutDecided,
     HostMeasured,
@@ -166,6 +167,7 @@ def decide_pass(entry: Writing, facts: Facts, clock: Clock, process: Process | N
     event = entry.append(FanoutDecided.model_validate(decision.as_dict()), actor=ACTOR, tick=tick, cause=cause)
     chosen = () if facts.keep_config else decision.chosen  # a past config has no commands to grant
     grants = tuple(_grant(entry, facts, choice, tick, event.position) for choice in chosen)
+    _note_probes(entry, seen, grants)
     return Decided(tick, event.position, decision, inputs_of(entry.state, seen, decision), grants, seen)
 
 
@@ -227,6 +229,18 @@ def _grant(entry: Writing, facts: Facts, choice: Choice, tick: str, cause: int) 
     for key in choice.keys:
         entry.append(LockAcquired(key=key, token=requested.position), cause=requested.position, **about)
     return Grant(session, requested.position, tick, choice, argv, cwd, deadline, facts.fire.trigger, problem)
+
+
+def _note_probes(entry: Writing, seen: View, grants: Sequence[Grant]) -> None:
+    """Record the grants that try a pool whose limit is over. What a breaker lets through needs no record: the fold
+    knows the breaker from the ends that opened it."""
+    for grant in grants:
+        backend = seen.backends[grant.choice.backend]
+        pool = entry.state.backends["pools"].get(backend.pool)
+        if pool is not None and pool["probe"] == grant.session and f"pool:{backend.pool}" in backend.trial:
+            probed = BackendProbed(pool=backend.pool, source="session")
+            about: dict[str, Any] = {"session": grant.session, "category": grant.choice.category}
+            entry.append(probed, actor=ACTOR, tick=grant.tick, cause=grant.token, **about)
 
 
 def placeholders(session: str, choice: Choice, run_dir: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ from typing import Any
 from events.catalog import ControllerStarted, ControllerStopped, SessionAdopted
 from events.errors import ConfigError, LoopError, PassBusy, RefusedError, StoreGone
 from loop import __version__
+from loop.alarm import BROKEN, alarm
 from loop.controller import Loop, Result, kernel_lock
 from loop.notices import announce
 from loop.passes import ACTOR, Fire, is_used
@@ -41,6 +42,7 @@ class Watch:
     held_up: int | None = None  # the nominal instant at which another pass was observing
     config_seen: tuple[int, int, int] | None = None  # time, inode and size of the config file as last read
     config: dict[str, Any] | None = None
+    quiet_until: int = 0  # when it may be told again that the store takes no word
 
 
 def run(loop: Loop, report: Report) -> None:
@@ -141,6 +143,9 @@ def _step(watch: Watch) -> None:
         watch.report("another pass is observing; if it is no fire, this one comes after it")
     except (LoopError, OSError, rundir.RunDirError) as error:
         watch.report(f"{type(error).__name__}: {error}")
+        if isinstance(error, BROKEN):
+            loop = watch.loop
+            watch.quiet_until = alarm(loop.home, loop.environ, error, loop.clock.now(), watch.quiet_until)
     announce(watch.loop)
 
 

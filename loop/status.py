@@ -214,6 +214,8 @@ def _backends(state: State, now: int) -> dict[str, Any]:
             "until": None if backend.until is None else to_text(backend.until),
             "live": backend.live,
             "paused": backend.paused,
+            "because": backend.because,
+            "probe_due": bool(backend.trial),
         }
         for backend in backends(state, now).values()
     ]

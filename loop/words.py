@@ -67,6 +67,24 @@ def figure(bound_name: str, value: float | None, bound: float) -> str:
     return f"{text} {'not measured' if value is None else shown(value)}, {most} {shown(bound)}"
 
 
+def amount(kind: str, number: int | None) -> str:
+    """A number of a budget's kind, for people; None is unknown."""
+    if number is None:
+        return "unknown"
+    return f"${number / 1e6:,.2f}" if kind == "cost" else f"{number:,} {kind}"
+
+
+def _budget_spent(detail: Detail) -> str:
+    if "scope" not in detail:
+        return "a budget is spent" + _until(detail)
+    kind, scope = detail["kind"], clean(detail["scope"].replace(":", " "), 80)
+    text = f"the budget of {scope} is {amount(kind, detail['limit'])} a day, of which {amount(kind, detail['spent'])}"
+    text += f" spent and {amount(kind, detail['reserved'])} reserved" if kind != "runs" else " spent"
+    if detail["unknown"]:
+        text += f" ({detail['unknown']} sessions did not tell)"
+    return text + (f"; something of it leaves the day at {local(detail['until'])}" if detail.get("until") else "")
+
+
 VERDICTS: dict[str, Callable[[Detail], str]] = {
     "chosen": lambda d: "started",
     "unknown_category": lambda d: "no such category in the config",
@@ -95,7 +113,7 @@ VERDICTS: dict[str, Callable[[Detail], str]] = {
         "too_old": f"its gate's last answer is too old{_ago(d)}",
     }.get(str(d.get("because")), f"its gate failed{_code(d)}{_ago(d)}"),
     "over_allocated": _over_allocated,
-    "budget_spent": lambda d: "a budget is spent" + _until(d),
+    "budget_spent": _budget_spent,
     "no_backend": lambda d: "no backend can take it" + _until(d),
     "host_busy": lambda d: "the host is too busy" + _figures(d),
     "rate_limited": lambda d: f"{d.get('starts')} starts in the last {d.get('window')}, the limit is {d.get('limit')}",
@@ -143,6 +161,7 @@ def idle(reason: str) -> str:
         "not_allowed": "what was asked for is outside the allowlist",
         "over_allocated": "what was asked for has had its share",
         "no_backend": "no backend can take what was asked for",
+        "budget_spent": "a budget of what was asked for is spent",
         "rate_limited": "the start-rate limit is reached",
         "respawn_spent": "the chain has had its respawn",
         "task_taken": "the task is taken",
@@ -164,6 +183,36 @@ RULES: dict[str, str] = {
     "respawn": "the session before it earned a respawn",
     "manual": "it was asked for by hand",
 }
+
+BACKEND_WORDS: dict[str, str] = {
+    "no_command": "has no command",
+    "paused": "is paused",
+    "limited": "refuses until its reset",
+    "unknown": "refuses, nobody knows until when",
+    "breaker": "failed too often of late",
+    "probing": "is being tried by one session",
+    "full": "has as many sessions as it may",
+    "pool_full": "has a pool with as many sessions as it may",
+    "budget": "has spent its budget, or its pool's",
+    "probe": "is tried again",
+    "asked_for": "was asked for",
+    "first_named": "is named first",
+    "next_named": "is the first named that could",
+    "only_one": "is the only one that could",
+    "unused_longest": "was unused for longest",
+    "later": "could, too",
+}
+"""What a decision says of a backend that it considered (`loop.decider.BACKENDS`), in words."""
+
+BACKENDS_SHOWN = 6
+
+
+def weighed(backends: dict[str, str] | None) -> str:
+    """What a decision says of the backends that it considered, in one line; empty where it says nothing."""
+    shown = [f"{clean(name, 20)} {BACKEND_WORDS.get(word, word)}" for name, word in (backends or {}).items()]
+    more = [f"and {len(shown) - BACKENDS_SHOWN} more"] if len(shown) > BACKENDS_SHOWN else []
+    return "; ".join(shown[:BACKENDS_SHOWN] + more)
+
 
 BACKENDS: dict[str | None, str] = {
     "asked_for": "asked for by hand",

@@ -89,11 +89,17 @@ def _scope(event: Event) -> str:
 
 
 def restrained(state: Control, event: Event) -> None:
-    scope = _scope(event)
+    """The newest restraint counts, but beside a freeze whichever lasts longer: a pause that runs out must not thaw."""
+    scope, until = _scope(event), event.data["until"]
     known = state["modes"].get(scope)
+    if known is not None and known["until"] is not None and known["until"] <= event.at:
+        known = None  # it has run out
     mode = LOOP["running" if known is None else known["mode"], event.type]
-    if known is None or (known["mode"], mode) != ("frozen", "frozen"):  # a pause that runs out must not thaw
-        state["modes"][scope] = Mode(mode=mode, until=event.data["until"], since=event.at)
+    since = event.at
+    if known is not None and mode == "frozen":
+        until = None if None in (known["until"], until) else max(known["until"], until)
+        since = known["since"] if known["mode"] == "frozen" else since
+    state["modes"][scope] = Mode(mode=mode, until=until, since=since)
 
 
 def resumed(state: Control, event: Event) -> None:

@@ -30,8 +30,9 @@ def hour(at: str) -> str:
     return at[:13]
 
 
-def bucket(hours: Hours, at: str, new: Callable[[], Any]) -> Any:
-    """The bucket of the hour of `at`, made by `new` where it is the hour's first; of too many the first made goes.
+def bucket(hours: Hours, at: str, new: Callable[[], Any], kept: int | None = None) -> Any:
+    """The bucket of the hour of `at`, made by `new` where it is the hour's first; of more than `kept` (HOURS_KEPT) the
+    first made goes.
 
     Not the earliest: where the clock was set back that would be the very bucket just made.
     """
@@ -39,7 +40,7 @@ def bucket(hours: Hours, at: str, new: Callable[[], Any]) -> Any:
     found = hours.get(key)
     if found is None:
         found = hours[key] = new()
-        if len(hours) > HOURS_KEPT:
+        if len(hours) > (HOURS_KEPT if kept is None else kept):
             del hours[next(iter(hours))]
     return found
 

@@ -1,6 +1,7 @@
-"""What the storm guard goes by: how the last sessions ended since the last resume, and which violations have frozen.
+"""What the storm guard goes by: how the last sessions ended since a freeze was lifted, which violations have frozen.
 
-A resume of the whole loop begins anew: whoever lifts a freeze has seen what led to it.
+Lifting the freeze of the whole loop begins anew: who does that has seen what led to it. The end of a mere pause says
+nothing of the kind, or a nightly `pause` and `resume` would hide any storm.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class End(TypedDict):
 
 
 class Guard(TypedDict):
-    ends: list[End]  # the last ENDS_KEPT that tell something, since the last resume
-    handled: int  # position up to which violations have frozen, or were lifted
+    ends: list[End]  # the last ENDS_KEPT that tell something, since the last freeze of the loop was lifted
+    handled: int  # position up to which violations have frozen
     causes: dict[str, str]  # scope -> why it is frozen
 
 
@@ -74,8 +75,9 @@ def frozen(state: Guard, event: Event) -> None:
 
 def resumed(state: Guard, event: Event) -> None:
     if event.data["scope"] == "all":
-        state.update(initial())
-        state["handled"] = event.position
+        if "all" in state["causes"]:
+            state["ends"] = []
+        state["causes"] = {}
     else:
         state["causes"].pop(f"{event.data['scope']}:{event.data['name']}", None)
 

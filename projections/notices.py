@@ -6,6 +6,7 @@ from typing import Any, TypedDict
 
 from events.envelope import Event
 from projections.fold import Handlers, keep_recent
+from projections.spending import scopes_of
 
 SUBJECTS_KEPT = 128  # kinds and subjects raised; of more the longest unheard of goes
 SENT_KEPT = 32  # times of the last attempts, for the rate limit
@@ -33,10 +34,11 @@ class Notices(TypedDict):
     attempts: list[str]
     invalid: bool  # the config, since the last good pass: one notice for all the fires that it costs
     excused: list[str]  # fires that were skipped for a reason since the last used one
+    granted: dict[str, int]  # "category:code", "backend:opus", "pool:max" -> token of its last session
 
 
 def initial() -> Notices:
-    return Notices(raised={}, told={}, attempts=[], invalid=False, excused=[])
+    return Notices(raised={}, told={}, attempts=[], invalid=False, excused=[], granted={})
 
 
 def key_of(kind: str, subject: str) -> str:
@@ -73,6 +75,13 @@ def frozen(state: Notices, event: Event) -> None:
 
 def limited(state: Notices, event: Event) -> None:
     _raise(state, event, "pool_limited", event.data["pool"], {"until": event.data["until"]})
+
+
+def requested(state: Notices, event: Event) -> None:
+    for scope in scopes_of(event):
+        state["granted"].pop(scope, None)
+        state["granted"][scope] = event.position
+        _bound(state["granted"])
 
 
 def lost(state: Notices, event: Event) -> None:
@@ -130,6 +139,7 @@ HANDLERS: Handlers = {
     "violation.detected": detected,
     "loop.frozen": frozen,
     "backend.limited": limited,
+    "session.requested": requested,
     "session.lost": lost,
     "selection.rejected": rejected,
     "tick.skipped": tick_skipped,

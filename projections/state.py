@@ -25,6 +25,7 @@ from projections import (
     outcomes,
     selection,
     sessions,
+    spending,
     supply,
 )
 from projections.fold import Handler
@@ -35,6 +36,7 @@ PROJECTIONS = {
     "allocation": allocation,
     "outcomes": outcomes,
     "backends": backends,
+    "spending": spending,
     "selection": selection,
     "supply": supply,
     "host": host,
@@ -107,6 +109,7 @@ class State:
         self.allocation: allocation.Allocation = parts["allocation"]
         self.outcomes: outcomes.Outcomes = parts["outcomes"]
         self.backends: backends.Backends = parts["backends"]
+        self.spending: spending.Spending = parts["spending"]
         self.selection: selection.Selection = parts["selection"]
         self.control: control.Control = parts["control"]
         self.ledger: ledger.Ledger = parts["ledger"]

@@ -11,20 +11,21 @@ from collections import Counter
 from typing import Any, Literal, NamedTuple
 
 from events.envelope import to_micros, to_text
-from projections import feedback, lessons, schedule, window
+from projections import feedback, lessons, pools, schedule, window
+from projections.backends import is_backends_failure
+from projections.budgets import Budget as Budget
+from projections.budgets import budgets
 from projections.feedback import Backoff as Backoff
 from projections.feedback import Gate as Gate
 from projections.feedback import Measure as Measure
 from projections.feedback import Supply as Supply
 from projections.feedback import Wait as Wait
 from projections.fold import EXACT, HOUR, hours_touched
+from projections.pools import Availability
 from projections.sessions import Live
 from projections.state import State
 
 PPM = 1_000_000  # targets and scores are kept in millionths
-UNKNOWN_LIMIT = HOUR  # how long a pool without a known reset stays closed before one session may try it
-
-BACKEND_FAILURES = frozenset({"command_not_found", "not_executable", "argv_too_long"})  # of a backend's own command
 
 Parallel = bool | Literal["alone"]
 
@@ -73,10 +74,22 @@ class Backend(NamedTuple):
     command: bool
     concurrency: int | None
     live: int
-    state: Literal["available", "limited", "unknown"]
+    state: Availability
     until: int | None
     paused: bool
     last_used: int
+    because: str | None = None
+    """Why it is closed: `limited`, `breaker`, `probing`."""
+    trial: tuple[str, ...] = ()
+    """The scopes that are half-open: each takes one session more, the probe."""
+
+
+class Pool(NamedTuple):
+    """What its backends share beside their limits: how many of their sessions may live at once, and how many do."""
+
+    name: str
+    concurrency: int | None
+    live: int
 
 
 class Entry(NamedTuple):
@@ -168,6 +181,9 @@ class View(NamedTuple):
     """The bounds of `[host]` that are set."""
     past: Past
     """What the built-in selector looks back on."""
+    pools: dict[str, Pool]
+    budgets: dict[str, tuple[Budget, ...]]
+    """Scope -> its budgets; only those that have any."""
 
 
 time_text = to_text  # the log's text of a time, for those who may import only views
@@ -202,6 +218,8 @@ def view(state: State, now: int) -> View:
         ledger=dict(state.ledger["credits"]),
         host=feedback.host(state, config, now),
         past=_past(state, config),
+        pools=_pools(state, config),
+        budgets=budgets(state, config, now),
     )
 
 
@@ -227,26 +245,28 @@ def restraints(state: State, now: int) -> dict[str, Restraint]:
 
 
 def backends(state: State, now: int) -> dict[str, Backend]:
-    """Every configured backend with its availability, which is its pool's."""
+    """Every configured backend with its availability: its pool's, and its own breaker's."""
     config = state.control["config"]
     if config is None:
         return {}
     stopped = restraints(state, now)
     live = dict(Counter(session["backend"] for session in state.sessions["live"].values()))
-    pools = {pool: _pool(state, pool, now) for pool in {each["pool"] for each in config["backends"].values()}}
+    access = pools.access(state, config, now)
     found: dict[str, Backend] = {}
     for name, settings in config["backends"].items():
-        availability, until = pools[settings["pool"]]
+        open = access[name]
         found[name] = Backend(
             name=name,
             pool=settings["pool"],
             command=settings["command"],
             concurrency=settings["concurrency"],
             live=live.get(name, 0),
-            state=availability,
-            until=until,
+            state=open.state,
+            until=open.until,
             paused=f"backend:{name}" in stopped,
             last_used=state.backends["last_used"].get(name, 0),
+            because=open.because,
+            trial=open.trial,
         )
     return found
 
@@ -266,7 +286,7 @@ def cooldown_until(state: State, category: str, now: int) -> int | None:
     if settings["cooldown"] is not None:
         length = round(settings["cooldown"] * 1_000_000)
     elif last["outcome"] in ("productive", "limited") or (
-        last["code"] in BACKEND_FAILURES and not settings["own_command"]
+        is_backends_failure(last["code"]) and not settings["own_command"]
     ):
         return None
     else:
@@ -288,14 +308,10 @@ def counted(state: State, now: int, length: int) -> dict[str, tuple[int, float]]
     return {category: (started, micros / 1e6) for category, (started, micros) in cells.items()}
 
 
-def _pool(state: State, pool: str, now: int) -> tuple[Literal["available", "limited", "unknown"], int | None]:
-    known = state.backends["pools"].get(pool)
-    if known is None or known["state"] == "available":
-        return "available", None
-    if known["until"] is not None:
-        until = to_micros(known["until"])
-        return ("limited", until) if until > now else ("available", None)
-    return ("unknown", None) if now < to_micros(known["since"]) + UNKNOWN_LIMIT else ("available", None)
+def _pools(state: State, config: dict[str, Any]) -> dict[str, Pool]:
+    live = Counter(session["pool"] for session in state.sessions["live"].values())
+    names = dict.fromkeys(each["pool"] for each in config["backends"].values())
+    return {name: Pool(name, config["pools"].get(name, {}).get("concurrency"), live[name]) for name in names}
 
 
 def _held(state: State) -> dict[str, str]:
@@ -388,13 +404,9 @@ def _manual(state: State) -> ManualStart | None:
 
 
 def _rates(state: State, config: dict[str, Any], now: int) -> Rates:
-    exact = state.sessions["exact"]
-    recent = 0
-    for (at,) in reversed(exact):  # in order of position; a clock stepped back leaves times after `now`, not counted
-        age = now - to_micros(at)
-        if age >= HOUR:
-            break
-        recent += age >= 0
+    since, until = to_text(now - HOUR), to_text(now)  # stored times sort as time does
+    # `exact` is in order of position: a clock stepped back leaves times after `now` between older ones, not counted.
+    recent = sum(since < at <= until for (at,) in state.sessions["exact"])
     requests = state.sessions["requests"]
     day = sum(requests.get(hour, 0) for hour in hours_touched(now, 24 * HOUR))
     return Rates(recent, config["max_starts_per_hour"], day, config["max_starts_per_day"])

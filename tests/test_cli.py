@@ -28,7 +28,7 @@ COMMANDS = [
     *("run", "tick", "start", "pause", "resume", "drain", "stop"),
     *("init", "doctor", "backup", "demo", "config check", "config show"),
     *("select", "new-selector"),
-    *("timer install", "timer show", "timer remove"),
+    *("timer install", "timer show", "timer remove", "backends probe", "usage"),
 ]
 
 

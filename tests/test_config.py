@@ -165,14 +165,14 @@ def test_the_full_example_is_read_and_its_facts_are_json() -> None:
         "target": 0.25, "parallel": True, "maintenance": False, "cooldown": 0, "backends": ["opus", "sonnet"],
         "lanes": 1, "locks": ["repo-api"], "evidence": "outcome", "exit_codes": {"75": "refused", "76": "limited"},
         "timeout": 1800, "silence": 900, "kill_on_silence": False, "grace": 20, "gate": True, "own_command": True,
-        "env": ["CI"],
+        "env": ["CI"], "max_runs_per_day": None, "max_tokens_per_day": None, "max_cost_per_day": None,
     }  # fmt: skip
     assert categories["infrastructure"]["parallel"] == "alone"
     assert categories["infrastructure"]["env"] == ["CI", "TOKEN"]
     backends: Any = data["backends"]
     assert backends["opus"] == {
         "pool": "max-subscription", "concurrency": 3, "max_runs_per_day": 100, "command": True,
-        "env": ["CLAUDE_CONFIG_DIR", "KEY"],
+        "env": ["CLAUDE_CONFIG_DIR", "KEY"], "max_tokens_per_day": None, "max_cost_per_day": None,
     }  # fmt: skip
     assert backends["sonnet"]["pool"] == "sonnet"
 

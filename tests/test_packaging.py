@@ -26,6 +26,7 @@ READS = (
     ("sessions",),
     ("show", "1"),
     ("backends",),
+    ("usage",),
 )
 
 

@@ -66,14 +66,29 @@ def backend(name: str, **fields: Any) -> Alter:
 
 
 def pool_available(pool: str) -> Alter:
-    """Every backend of a pool available."""
+    """Every backend of a pool available, and proved to be."""
 
     def apply(view: View) -> View:
         found = {
-            name: each._replace(state="available", until=None) if each.pool == pool else each
+            name: each._replace(state="available", until=None, because=None, trial=()) if each.pool == pool else each
             for name, each in view.backends.items()
         }
         return view._replace(backends=found)
+
+    return apply
+
+
+def pool(name: str, **fields: Any) -> Alter:
+    """Fields of a pool."""
+    return lambda view: view._replace(pools={**view.pools, name: view.pools[name]._replace(**fields)})
+
+
+def budget(scope: str, kind: str, **fields: Any) -> Alter:
+    """Fields of one budget of a scope."""
+
+    def apply(view: View) -> View:
+        found = tuple(each._replace(**fields) if each.kind == kind else each for each in view.budgets[scope])
+        return view._replace(budgets={**view.budgets, scope: found})
 
     return apply
 
@@ -86,7 +101,7 @@ def unrestrained(scope: str) -> Alter:
 
 
 def ended(session: str) -> Alter:
-    """A session gone, its keys free, its backend's place too."""
+    """A session gone, its keys free, its backend's and its pool's place too."""
 
     def apply(view: View) -> View:
         gone = view.live.get(session)
@@ -94,10 +109,14 @@ def ended(session: str) -> Alter:
         if gone is not None and gone["backend"] in backends:
             used = backends[gone["backend"]]
             backends[used.name] = used._replace(live=used.live - 1)
+        pools = dict(view.pools)
+        if gone is not None and gone["pool"] in pools:
+            pools[gone["pool"]] = pools[gone["pool"]]._replace(live=pools[gone["pool"]].live - 1)
         return view._replace(
             live={id: live for id, live in view.live.items() if id != session},
             held={key: holder for key, holder in view.held.items() if holder != session},
             backends=backends,
+            pools=pools,
         )
 
     return apply

@@ -8,6 +8,7 @@ from typing import Any
 
 from events import audit
 from events.store import EventLog
+from loop.audit import spent
 from loop.audit.checks import Tally
 from projections.fold import HOURS_KEPT, RECENT
 from projections.locks import FINDINGS_KEPT
@@ -62,6 +63,7 @@ def compare(log: EventLog, state: State, overlaps: Overlaps | None, stepped_back
     """
     _sessions(log, state, tally)
     _locks(log, state, overlaps, tally)
+    spent.compare(log, state, stepped_back, tally)
     kept = max(len(state.allocation["hours"]), len(state.outcomes["counts"]))
     if stepped_back and kept >= HOURS_KEPT:
         tally.note = "hours not compared: the clock was set back, and not all hours are kept"

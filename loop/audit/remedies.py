@@ -24,7 +24,9 @@ from loop.audit.changes import (
 from loop.decider import Decision
 from loop.output import clean, local
 from loop.shares import UNIT, Starts, counted
-from projections.view import Backend, Category, Gate, View, time_text
+from loop.words import amount
+from projections.budgets import LIMITS
+from projections.view import Backend, Budget, Category, Gate, View, time_text
 
 Remedy = Callable[[View, Decision, str], Iterator[Ladder]]
 
@@ -271,20 +273,73 @@ def _hundredths(millionths: int) -> int:
     return -(-millionths // 10_000) * 10_000
 
 
+def _budget_spent(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
+    """A higher limit, or usage that somebody tells."""
+    category = view.categories[name]
+    backends = _in_question(view, category)
+    scopes = [f"category:{name}", *(f"backend:{each.name}" for each in backends)]
+    scopes += dict.fromkeys(f"pool:{each.pool}" for each in backends)
+    for scope in scopes:
+        for budget in view.budgets.get(scope, ()):
+            if budget.room <= len(decision.chosen):
+                yield _larger(scope, budget) if budget.each is not None else [_told(scope, budget)]
+    yield from competitors(view, decision)
+
+
+def _larger(scope: str, budget: Budget) -> Ladder:
+    kind, _, name = scope.partition(":")
+    table = {"category": "categories", "backend": "backends", "pool": "pools"}[kind]
+    limits = [limit for count in range(1, RUNGS + 1) if (limit := budget.needed(count)) and limit > budget.limit]
+    return [
+        Change(
+            fact=f'budget["{scope}"].{budget.kind}',
+            old=budget.limit,
+            new=limit,
+            text=f"the budget of {kind} {name} had been {amount(budget.kind, limit)} a day",
+            apply=alter.budget(scope, budget.kind, limit=limit),
+            setting=f"[{table}.{name}] {LIMITS[budget.kind]} = {limit / UNIT if budget.kind == 'cost' else limit}",
+        )
+        for limit in limits
+    ]
+
+
+def _told(scope: str, budget: Budget) -> Change:
+    kind, _, name = scope.partition(":")
+    untold = budget.open + budget.unknown
+    return Change(
+        fact=f'budget["{scope}"].untold',
+        old=untold,
+        new=0,
+        text=f"the {untold} sessions of {kind} {name} whose {budget.kind} nobody knows had told it, and used little",
+        apply=alter.budget(scope, budget.kind, open=0, unknown=0, each=0),
+    )
+
+
+def _in_question(view: View, category: Category) -> list[Backend]:
+    """The backends of the request by hand, of the category, or all."""
+    wanted = None if view.manual is None else view.manual.backend
+    named = (wanted,) if wanted is not None else category.backends
+    return [view.backends[each] for each in (view.backends if named is None else named) if each in view.backends]
+
+
 def _no_backend(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
     category, manual = view.categories[name], view.manual
     wanted = None if manual is None else manual.backend
-    named = (wanted,) if wanted is not None else category.backends
-    backends = [view.backends[each] for each in (view.backends if named is None else named) if each in view.backends]
-    for pool in dict.fromkeys(each.pool for each in backends if each.state != "available"):
+    backends = _in_question(view, category)
+    for pool in dict.fromkeys(each.pool for each in backends if each.state != "available" or each.trial):
         known = next(each for each in backends if each.pool == pool)
         until = "" if known.until is None else f", as it is expected to at {local(time_text(known.until))}"
         text = f"pool {pool} had taken sessions again{until}"
         yield [Change(f'pool["{pool}"].state', known.state, "available", text, alter.pool_available(pool))]
     for backend in backends:
         yield from _able(backend, category)
-    names = {backend.name for backend in backends}
-    yield from sessions_ended(view, (id for id, live in view.live.items() if live["backend"] in names))
+    for pool in dict.fromkeys(each.pool for each in backends):
+        shared = view.pools.get(pool)
+        if shared is not None and shared.concurrency is not None:
+            yield _wider(pool, shared.concurrency, shared.live)
+    names, pools = {backend.name for backend in backends}, {backend.pool for backend in backends}
+    theirs = (id for id, live in view.live.items() if live["backend"] in names or live["pool"] in pools)
+    yield from sessions_ended(view, theirs)
     if wanted is not None:
         text = f"backend {clean(wanted, 64)} had not been asked for"
         yield [Change("request.backend", wanted, None, text, alter.any_backend_by_hand, f"loop start {name}")]
@@ -294,6 +349,17 @@ def _no_backend(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
         apply = alter.category(name, backends=None)
         yield [Change(fact, list(category.backends), None, text, apply, None, setting)]
     yield from competitors(view, decision)
+
+
+def _wider(pool: str, concurrency: int, live: int) -> Ladder:
+    return more(
+        f'pool["{pool}"].concurrency',
+        concurrency,
+        live,
+        lambda count: f"pool {pool} might run {count} sessions at once",
+        lambda count: alter.pool(pool, concurrency=count),
+        f"[pools.{pool}] concurrency",
+    )
 
 
 def _able(backend: Backend, category: Category) -> Iterator[Ladder]:
@@ -399,6 +465,7 @@ REMEDIES: Mapping[str, Remedy] = {
     "no_work": _no_work,
     "gate_error": _gate_error,
     "over_allocated": _over_allocated,
+    "budget_spent": _budget_spent,
     "no_backend": _no_backend,
     "host_busy": _host_busy,
     "rate_limited": _rate_limited,

@@ -15,8 +15,7 @@ from typing import Any, Literal, NamedTuple
 from events.envelope import to_micros, to_text
 from events.lifecycle import SESSION_ENDS
 from loop.status import DEFAULT_WINDOW, categories, mode
-from projections import backends as pools
-from projections import feedback, figures, ledger, locks, selection, supply, view
+from projections import backends, feedback, figures, ledger, locks, pools, selection, supply, view
 from projections.fold import EXACT, HOUR
 from projections.state import State
 
@@ -72,14 +71,7 @@ def _pauses(state: State, _: str, after: int, upto: int) -> Iterator[int]:
 
 
 def _limits(state: State, key: str, after: int, upto: int) -> Iterator[int]:
-    config = state.control["config"]
-    settings = None if config is None else config["backends"].get(key)
-    pool = None if settings is None else state.backends["pools"].get(settings["pool"])
-    if pool is None:
-        return iter(())
-    ends = pool["until"]
-    lapse = to_micros(pool["since"]) + view.UNKNOWN_LIMIT if ends is None else to_micros(ends)
-    return _within(after, upto, (lapse,))
+    return _within(after, upto, pools.instants(state, key))
 
 
 def _cooldown(state: State, key: str, after: int, upto: int) -> Iterator[int]:
@@ -208,7 +200,8 @@ def _supplied(kind: Kind, instants: Instants | None = None, words: tuple[str, ..
 
 
 def _backend(kind: Kind, words: tuple[str, ...] | None = None) -> Source:
-    return Source(kind, {"backends": frozenset(pools.HANDLERS), **CONFIG}, _backends, _limits, words)
+    folds = {"backends": frozenset(backends.HANDLERS), "control": CONFIG["control"] | {"store.migrated"}}
+    return Source(kind, folds, _backends, _limits, words)
 
 
 _STARTED: Folds = {"allocation": STARTS}

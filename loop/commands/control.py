@@ -12,10 +12,10 @@ from events.clock import SystemClock
 from events.envelope import to_text
 from events.errors import ConfigError, RefusedError, StoreError, UsageError
 from events.store import Filter
+from loop import guard
 from loop.commands.passes import refuse_inside, say_stopped
 from loop.config_file import load
 from loop.controller import Loop
-from loop.guard import why_frozen
 from loop.home import Home
 from loop.moment import ahead, unique
 from loop.output import as_of, clean, console, message, print_json
@@ -63,24 +63,30 @@ def resume(
 ) -> int:
     """Append `loop.resumed`: for all, which lifts every restraint, or for a category or a backend its own.
 
-    A freeze is lifted only with a reason: raises UsageError without, which says why it froze.
+    A freeze is lifted only with a reason, and only one that was there to be seen: else raises UsageError, which says
+    why it froze.
     """
     refuse_inside(environ, "resume")
     scope, name = _scope(category, backend)
+    own = scope if name is None else f"{scope}:{name}"
     with Loop(home, environ) as loop:
         with loop.journal.transaction() as entry:
-            own = scope if name is None else f"{scope}:{name}"
+            before = entry.state.position
+            guard.watch(entry)
+            seen = entry.state.position == before
             held = restraints(entry.state, entry.now)
             lifted = {key: restraint.mode for key, restraint in held.items() if own in ("all", key)}
             if name is not None and not lifted:
                 _check_known(loop, scope, name)  # what is restrained may be of a config that has gone
             frozen = [key for key, mode in lifted.items() if mode == "frozen"]
-            if frozen and not (reason or "").strip():
-                raise UsageError(
-                    "; ".join(f"{_named(key)} is frozen: {_why(loop, entry.state, key)}" for key in frozen),
-                    f'say what was done about it: loop resume{_option(scope, name)} --reason "…"',
-                )
-            entry.append(LoopResumed(scope=scope, name=name, reason=reason), actor=ACTOR)
+            refused = bool(frozen) and not (seen and (reason or "").strip())
+            if not refused:
+                entry.append(LoopResumed(scope=scope, name=name, reason=reason), actor=ACTOR)
+        if refused:
+            raise UsageError(
+                "; ".join(f"{_named(key)} is frozen: {_why(loop, loop.journal.state, key)}" for key in frozen),
+                f'say what was done about it: loop resume{_option(scope, name)} --reason "…"',
+            )
         if name is not None and not lifted and not as_json:
             message(f"{_named(own)} had no restraint of its own")
         return _report(loop, as_json, lifted=lifted)
@@ -113,7 +119,7 @@ def _why(loop: Loop, state: State, key: str) -> str:
         data, private = json.loads(record.data), json.loads(record.private or "{}")
         if (data["scope"], data["name"] or "") == (scope, name) and private.get("reason"):
             return clean(private["reason"], 600)
-    return why_frozen(state, key)
+    return guard.why_frozen(state, key)
 
 
 def _named(key: str) -> str:

@@ -12,6 +12,7 @@ from events.envelope import to_micros
 from events.errors import RefusedError, UsageError
 from events.store import EventLog
 from loop import guard
+from loop.alarm import alarmed
 from loop.commands.why import decision_table, selection_line, slots_text
 from loop.config import Config
 from loop.config_file import load
@@ -167,7 +168,7 @@ def tick(
     """One pass now: by hand it always decides, with `timer` it is the fire of the current nominal instant."""
     refuse_inside(environ, "tick")
     say_stopped(home)
-    with Loop(home, environ, clock) as loop, announcing(loop):
+    with alarmed(home, environ), Loop(home, environ, clock) as loop, announcing(loop):
         nominal = schedule.last_fire(loop.configured(), loop.clock.now()) if timer else None
         result = loop.fire(Fire("timer" if timer else "manual", nominal=nominal, expect=expect))
         return _report(loop, result, as_json)
@@ -199,7 +200,7 @@ def start(
         allowed = ", ".join(config.backends_of(category))
         raise UsageError(f"{category} may not run on {backend}", f"its backends are: {allowed}")
     asked = OperatorRequested(action="start", task=task, backend=backend, reason=reason)
-    with Loop(home, environ) as loop, announcing(loop):
+    with alarmed(home, environ), Loop(home, environ) as loop, announcing(loop):
         result = loop.fire(Fire("manual", start=asked, category=category))
         code = _report(loop, result, as_json)
         if result.decided is not None and not result.started:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+from loop.alarm import alarmed
 from loop.commands.passes import refuse_inside, say_stopped
 from loop.controller import Loop
 from loop.home import Home
@@ -21,6 +22,6 @@ def run(home: Home, environ: Mapping[str, str], *, quiet: bool) -> int:
         if not quiet:
             message(f"{datetime.now().astimezone():%H:%M:%S} {text}")
 
-    with Loop(home, environ) as loop:
+    with alarmed(home, environ), Loop(home, environ) as loop:
         control(loop, report)
     return 0

@@ -19,7 +19,7 @@ from loop.timer import linger, systemd
 from loop.timer.units import Timer, name_of, path_of, pinned_path
 from loop.timer.wakes import wakes
 
-NEVER = ("", "n/a", "infinity", "0")  # what systemd says of a timer that will not elapse
+NOW = "once the fire that runs now is over"
 
 
 def timer_of(home: Home, environ: Mapping[str, str], *, path: str | None = None) -> Timer:
@@ -72,7 +72,8 @@ def install(home: Home, environ: Mapping[str, str], *, yes: bool, only_print: bo
         steps.append(["restart", unit])  # a running timer keeps the calendar that it was started with
     problem, left = _done(steps, environ)
     known = systemd.properties(unit, systemd.PROPERTIES, environ)
-    if problem is None and known.get("NextElapseUSecRealtime", "") in NEVER:
+    following = systemd.following(known) or (NOW if systemd.is_firing(known) else None)
+    if problem is None and following is None:
         problem, left = "systemd does not say when the timer fires next", [["status", unit]]
     lingers = linger.lingers()
     if as_json:
@@ -80,7 +81,7 @@ def install(home: Home, environ: Mapping[str, str], *, yes: bool, only_print: bo
     else:
         print(f"wrote {', '.join(output.clean(path) for path in units)}")
         if problem is None:
-            print(f"the timer runs; next fire: {output.clean(known['NextElapseUSecRealtime'])}")
+            print(f"the timer runs; next fire: {output.clean(following or '')}")
     if problem is not None:
         output.message(f"the timer is not running: {problem}")
         for step in left:
@@ -113,8 +114,8 @@ def show(home: Home, environ: Mapping[str, str], *, cron: bool, as_json: bool) -
     if report["installed"]:
         known = report["active"]
         print("systemd does not answer" if known is None else f"systemd says: {output.clean(known)}")
-        if report["next"] is not None:
-            print(f"next wake: {output.clean(report['next'])}")
+        if report["next"] is not None or report["firing"]:
+            print(f"next wake: {output.clean(report['next'] or NOW)}")
     print(f"wakes at {timer.wakes.calendar()}" + ("" if timer.wakes.why is None else f": {timer.wakes.why}"))
     return 0
 
@@ -217,7 +218,6 @@ def _report(home: Home, environ: Mapping[str, str], timer: Timer) -> dict[str, A
     for name, text in timer.units().items():
         units.append({"path": str(place / name), "text": text, "installed": systemd.installed(place / name)})
     known = systemd.properties(f"{timer.name}.timer", systemd.PROPERTIES, environ)
-    following = known.get("NextElapseUSecRealtime", "")
     return {
         "schema": "loop.timer/1",
         "as_of": _as_of(home),
@@ -233,7 +233,8 @@ def _report(home: Home, environ: Mapping[str, str], timer: Timer) -> dict[str, A
         "installed_path": path_of(units[0]["installed"] or ""),
         "units": units,
         "active": known.get("ActiveState"),
-        "next": None if following in NEVER else following,
+        "firing": systemd.is_firing(known),
+        "next": systemd.following(known),
         "linger": linger.lingers(),
     }
 

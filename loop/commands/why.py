@@ -11,7 +11,7 @@ from events.store import EventLog
 from loop.audit.why import find, knew, rederive, session_of, state_before
 from loop.moment import resolve
 from loop.output import as_of, clean, console, local, print_json, span
-from loop.words import REJECTIONS, figure, idle, verdict
+from loop.words import REJECTIONS, figure, idle, verdict, weighed
 from projections.state import State
 from projections.view import view
 
@@ -188,6 +188,8 @@ def decision_table(decision: Mapping[str, Any], *, planned: bool = False) -> Any
         if good and (choice := chosen.get(candidate["category"])):
             text.append(f" on {clean(choice['backend'], 20)}")
             text.append(f", task {clean(choice['task'], 40)}" if choice["task"] else "")
+        elif words := weighed(candidate.get("backends")):
+            text.append(f" – {words}", "dim")
         if candidate["also"]:
             text.append(f" (also {', '.join(candidate['also'])})", "dim")
         table.add_row(

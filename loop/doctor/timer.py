@@ -37,7 +37,7 @@ def examine(home: Home, environ: Mapping[str, str], seen: Mapping[str, str], sta
 
 
 def _unit(home: Home, environ: Mapping[str, str]) -> Check:
-    from loop.commands.timer import NEVER, timer_of
+    from loop.commands.timer import NOW, timer_of
 
     name = name_of(home.config)
     try:
@@ -51,10 +51,11 @@ def _unit(home: Home, environ: Mapping[str, str]) -> Check:
     known = systemd.properties(f"{name}.timer", systemd.PROPERTIES, environ)
     if not known:
         return Check("timer", "fail", f"{name} is written, and systemd --user does not answer", MAKE)
-    if known.get("ActiveState") != "active" or known.get("NextElapseUSecRealtime", "") in NEVER:
+    following = systemd.following(known) or (NOW if systemd.is_firing(known) else None)
+    if known.get("ActiveState") != "active" or following is None:
         state = known.get("ActiveState") or "unknown"
         return Check("timer", "fail", f"{name}.timer is {state} and will not fire", "loop timer install")
-    detail = f"{name}.timer fires next: {known['NextElapseUSecRealtime']}"
+    detail = f"{name}.timer fires next: {following}"
     if stale:
         return Check("timer", "warn", f"{detail}; not as loop.toml now says: {listed(stale)}", "loop timer install")
     return Check("timer", "ok", detail)

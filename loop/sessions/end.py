@@ -18,6 +18,7 @@ def main(run_dir: str) -> int:
     """Ingest and decide; the exit code is for end.log's reader only."""
     from events.errors import LoopError
     from loop import home
+    from loop.alarm import alarmed
     from loop.controller import Loop
     from loop.notices import announcing
     from loop.sessions import ingest, rundir
@@ -28,7 +29,8 @@ def main(run_dir: str) -> int:
         print(f"{run_dir}: no spec, nothing to do", file=sys.stderr)
         return 1
     try:
-        with Loop(home.at(Path(spec["config"])), os.environ) as loop, announcing(loop):
+        project = home.at(Path(spec["config"]))
+        with alarmed(project, os.environ), Loop(project, os.environ) as loop, announcing(loop):
             ingest.ingest(loop.journal, run_dir)
             faultpoint("end.ingested")
             loop.session_ended(spec["session"])

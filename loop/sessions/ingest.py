@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from events.catalog import (
     BackendLimited,
+    BackendRestored,
     Evidence,
     Interval,
     LockRefused,
@@ -25,6 +26,7 @@ from events.envelope import to_micros, to_text
 from loop.journal import Journal, Writing
 from loop.presets.reading import read as read_result
 from loop.sessions import outcome, rundir
+from projections.backends import SERVED
 from projections.sessions import Live
 
 REFUSALS = frozenset({"lock_held", "lock_missing", "lock_replaced", "stale_token"})
@@ -181,6 +183,8 @@ def judged(files: Files, exit: rundir.ExitFile, verdict: outcome.Verdict, held: 
 
 def append_end(entry: Writing, files: Files, ends: list[Payload], *, how: str) -> None:
     """Append the end and the release of every key the session was granted."""
+    pool = entry.state.backends["pools"].get(files.spec["pool"])
+    probes = pool is not None and pool["probe"] == files.spec["session"]
     first: int | None = None
     for payload in ends:
         event = _append(entry, files, payload, cause=first)
@@ -189,6 +193,15 @@ def append_end(entry: Writing, files: Files, ends: list[Payload], *, how: str) -
         if (held := entry.state.locks["held"].get(key)) and held["token"] == files.spec["token"]:
             payload = LockReleased.model_validate({"key": key, "token": files.spec["token"], "how": how})
             _append(entry, files, payload, cause=first)
+    if probes and _served(ends):
+        _append(entry, files, BackendRestored(pool=files.spec["pool"], source="session"), cause=first)
+
+
+def _served(ends: list[Payload]) -> bool:
+    """Whether the session's end shows that its backend takes work again."""
+    limited = any(isinstance(payload, BackendLimited) for payload in ends)
+    outcomes = {payload.outcome for payload in ends if isinstance(payload, SessionEnded)}
+    return not limited and not outcomes.isdisjoint(SERVED)
 
 
 def held_of(end: rundir.EndFile) -> dict[str, Interval]:

@@ -20,6 +20,7 @@ from loop.presets.preset import Usage
 from loop.presets.reading import Reading
 from loop.sessions.rundir import Evidence, ExitFile
 from loop.text import visible
+from projections.backends import UNAUTHORISED
 
 MAX_FILE = 64 << 10  # bytes
 MAX_SUMMARY, MAX_TASK, MAX_CATEGORY = 2000, 500, 64  # characters; longer ones are cut
@@ -268,6 +269,8 @@ def _judge(
     if told.outcome is not None:
         return told.outcome, "outcome_file", "claimed", "outcome file", told.outcome == "productive"
     if (result := reading.result).outcome is not None:
+        if result.reason == UNAUTHORISED:  # a precondition: of the work it says nothing
+            return "refused", UNAUTHORISED, "observed", "the agent's result", False
         return result.outcome, result.reason or "agent_result", "observed", "the agent's result", False
     if code is not None and str(code) in exit_codes:
         mapped = exit_codes[str(code)]

@@ -15,7 +15,8 @@ SYSTEMCTL = ("systemctl", "--user")
 WANTED = "timers.target.wants"
 TIMEOUT = 30.0  # seconds; a bus that does not answer
 LARGEST = 1 << 16  # bytes of an answer
-PROPERTIES = ("ActiveState", "UnitFileState", "NextElapseUSecRealtime", "LastTriggerUSec")
+PROPERTIES = ("ActiveState", "SubState", "UnitFileState", "NextElapseUSecRealtime", "LastTriggerUSec")
+NEVER = ("", "n/a", "infinity", "0")  # what systemd says of a timer that will not elapse, or whose service runs
 
 
 def directory(environ: Mapping[str, str]) -> Path:
@@ -88,6 +89,17 @@ def properties(unit: str, names: Sequence[str], environ: Mapping[str, str]) -> d
         return {}
     lines = result.stdout.decode("utf-8", "replace").splitlines()
     return {name: value for name, _, value in (line.partition("=") for line in lines) if name in names}
+
+
+def following(known: Mapping[str, str]) -> str | None:
+    """When a timer with these PROPERTIES elapses next, in systemd's words; None where it does not say."""
+    instant = known.get("NextElapseUSecRealtime", "")
+    return None if instant in NEVER else instant
+
+
+def is_firing(known: Mapping[str, str]) -> bool:
+    """Whether the service of an active timer runs now: until it is over, systemd knows of no next time."""
+    return (known.get("ActiveState"), known.get("SubState")) == ("active", "running")
 
 
 def said(result: CommandResult) -> str:

@@ -242,6 +242,41 @@ CASES = [
         [capped(1.25, code=0.41), *SHARED, *fire()],
     ),
     Case(
+        "budget_spent",
+        [configured(categories={"code": {"max_runs_per_day": 1}}), running("s1"), over("s1"), *fire()],
+        'budget["category:code"].runs',
+        2,
+        [configured(categories={"code": {"max_runs_per_day": 2}}), running("s1"), over("s1"), *fire()],
+    ),
+    Case(
+        "budget_spent",
+        [configured(pools={"default": {"max_cost_per_day": 1.0}}), running("s1", "docs"), over("s1"), *fire()],
+        'budget["pool:default"].untold',
+        0,
+        [
+            configured(pools={"default": {"max_cost_per_day": 1.0}}),
+            running("s1", "docs"),
+            over("s1", usage={"cost_usd": 0.0}),
+            *fire(),
+        ],
+    ),
+    Case(
+        "no_backend",
+        [
+            configured(pools={"default": {"concurrency": 1}}, backends={"opus": {}, "sonnet": {}}),
+            running("s1", "docs", backend="opus"),
+            *fire(),
+        ],
+        'pool["default"].concurrency',
+        2,
+        [
+            configured(pools={"default": {"concurrency": 2}}, backends={"opus": {}, "sonnet": {}}),
+            running("s1", "docs", backend="opus"),
+            *fire(),
+        ],
+        {'session["s1"].live'},
+    ),
+    Case(
         "no_backend",
         [configured(), limited(), *fire()],
         'pool["default"].state',

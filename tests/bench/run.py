@@ -24,8 +24,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from tests.bench.measure import Line, machine, progress  # noqa: E402
 
-NAMES = ("append", "peers", "fold", "decide", "moments", "status", "starts", "shim", "idle")
-LONG = ("million", "hundred")  # only by name
+NAMES = ("append", "peers", "fold", "decide", "moments", "status", "starts", "shim", "idle", "hundred")
+LONG = ("million",)  # only by name
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -38,6 +38,7 @@ echo "$@" >> "$TOLD"
 [ -n "$NO_BUS" ] && { echo "Failed to connect to bus: No medium found" >&2; exit 1; }
 [ "$2" = show ] || exit 0
 echo "ActiveState=${STATE-active}"
+echo "SubState=${SUB-waiting}"
 echo "NextElapseUSecRealtime=${NEXT-Mon 2026-11-23 14:30:00 UTC}"
 echo "KillMode=${KILL-process}"
 """
@@ -182,6 +183,17 @@ def test_where_there_is_no_systemctl_it_says_so_too(machine: Machine) -> None:
 @pytest.mark.parametrize("following", ["", "n/a", "infinity"])
 def test_a_timer_that_will_never_elapse_is_no_success(machine: Machine, following: str) -> None:
     assert "does not say when" in machine.loop("timer", "install", "--yes", code=1, NEXT=following).stderr
+
+
+def test_a_timer_whose_fire_runs_now_is_well(machine: Machine) -> None:
+    """Until the service is over systemd knows of no next time, and a pass may take a while."""
+    firing = {"SUB": "running", "NEXT": ""}
+    done = machine.loop("timer", "install", "--yes", **firing)
+    assert "next fire: once the fire that runs now is over" in done.stdout
+    assert findings(machine, **firing)["timer"]["level"] == "ok"
+    shown = machine.json("timer", "show", **firing)
+    assert (shown["firing"], shown["next"]) == (True, None)
+    assert "next wake: once the fire that runs now is over" in machine.loop("timer", "show", **firing).stdout
 
 
 def test_files_of_somebody_else_are_left_alone(machine: Machine) -> None:

@@ -23,7 +23,7 @@ from projections.view import view
 
 GOLDEN = Path(__file__).with_name("golden.json")
 REGENERATE = "GOLDEN=write python -m pytest tests/decider/test_golden.py"
-SEEDS = (324, 268, 93, 1, 119, 60)  # together they show every policy, and every verdict with each kind of detail
+SEEDS = (181, 93, 207, 5, 56, 65)  # together they show every policy, every verdict, every word on a backend
 LENGTH = 90
 
 

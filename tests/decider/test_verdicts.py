@@ -557,7 +557,9 @@ def test_the_log_gets_what_was_decided() -> None:
     """The shape of `fanout.decided` and of `loop plan --json`."""
     story: Story = given(configured(), FIRE, ranking("code"))
     rest = {"rank": None, "rule": None, "score": None, "verdict": "not_ranked", "also": [], "detail": {}}
+    rest["backends"] = None
     first = {"rank": 1, "rule": "selected", "score": None, "verdict": "chosen", "also": [], "detail": {}}
+    first["backends"] = {"default": "only_one"}
     assert decide(story.view()).as_dict() == {
         "decider": DECIDER,
         "basis": 3,

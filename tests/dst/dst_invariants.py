@@ -20,6 +20,7 @@ from dst_machine import Machine
 from events.envelope import Event
 
 HOUR = 3_600_000_000
+PROVEN = HOUR // 12  # a probe that has run for so long was not refused
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ENDS = ("session.ended", "session.lost", "session.spawn_failed")
 ASSESSED = ("productive", "noop", "blocked", "failed", "timed_out", "stalled")
@@ -61,6 +62,15 @@ class Answer:
     used: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(slots=True)
+class Limit:
+    """A pool that refused: when, until when it said, and the session that tries it."""
+
+    since: int
+    until: int | None
+    probe: str | None = None
+
+
 def micros(text: str) -> int:
     return (datetime.fromisoformat(text) - EPOCH) // timedelta(microseconds=1)
 
@@ -81,14 +91,15 @@ class Watch:
         self._answer: Answer | None = None
         self._gates: dict[str, tuple[int, str]] = {}
         self._host: tuple[int, float] | None = None
-        self._pools: dict[str, tuple[int, int | None]] = {}  # since, until
+        self._pools: dict[str, Limit] = {}
         self._assessed: dict[str, list[tuple[int, bool]]] = {}  # category -> its last 20 ends: when, NOOP?
         self._all_assessed: list[str] = []
         self._chain_end: dict[str, tuple[int, str]] = {}  # category -> when its last session ended, and how
         self._requests: list[int] = []
         self._tick: dict[str, Any] = {}
         self._served: set[str] = set()
-        self._nominal = ""
+        self._nominal: set[str] = set()  # instants that had their fire
+        self._stepped_back = False
         self._expected: list[dict[str, Any]] = []  # choices of a decision that are still to be granted
         self._history: list[tuple[int, int]] = []  # position, live sessions
         self._ended = 0
@@ -122,7 +133,7 @@ class Watch:
             self._break(f"{event.type} between a decision and its grants")
         handler = getattr(self, "_" + event.type.replace(".", "_"), None)
         if event.type in MODES:
-            self._modes[_scope(event)] = (MODES[event.type], _time(event.data["until"]))
+            self._restrained(event)
         elif event.type in ENDS:
             self._end(event)
         elif handler is not None:
@@ -135,6 +146,18 @@ class Watch:
     def _loop_configured(self, event: Event) -> None:
         self._config = event.data
 
+    def _clock_stepped(self, event: Event) -> None:
+        self._stepped_back = True
+
+    def _restrained(self, event: Event) -> None:
+        """The newest restraint of a scope counts; beside one that freezes, whichever lasts longer."""
+        scope, mode, until = _scope(event), MODES[event.type], _time(event.data["until"])
+        before = self.restraints(micros(event.at)).get(scope)
+        if before is not None and "frozen" in (before, mode):
+            earlier = self._modes[scope][1]
+            mode, until = "frozen", None if earlier is None or until is None else max(earlier, until)
+        self._modes[scope] = mode, until
+
     def _loop_resumed(self, event: Event) -> None:
         if event.data["scope"] == "all":
             self._modes.clear()
@@ -145,9 +168,11 @@ class Watch:
         data = event.data
         self._tick = {"id": event.tick, **data}
         if data["nominal"] is not None:
-            if data["nominal"] <= self._nominal:
-                self._break(f"the instant {data['nominal']} is used a second time, or after a later one")
-            self._nominal = data["nominal"]
+            if data["nominal"] in self._nominal:
+                self._break(f"the instant {data['nominal']} is used a second time")
+            if data["nominal"] < max(self._nominal, default="") and not self._stepped_back:
+                self._break(f"the instant {data['nominal']} is used after a later one, and no clock went back")
+            self._nominal.add(data["nominal"])
         if data["ended"] is not None:
             if data["ended"] in self._served:
                 self._break(f"the end of {data['ended']} has a second pass")
@@ -167,7 +192,14 @@ class Watch:
         self._host = (micros(event.at), event.data["load_per_cpu"])
 
     def _backend_limited(self, event: Event) -> None:
-        self._pools[event.data["pool"]] = (micros(event.at), _time(event.data["until"]))
+        pool, now, until = event.data["pool"], micros(event.at), _time(event.data["until"])
+        before = self._pools.get(pool)
+        if until is None and before is not None and before.until is not None and before.until > now:
+            until = before.until  # one that was not told when makes a known reset no less known
+        self._pools[pool] = Limit(now, until)
+
+    def _backend_restored(self, event: Event) -> None:
+        self._pools.pop(event.data["pool"], None)
 
     # ── decisions ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -246,7 +278,7 @@ class Watch:
         if self.live and (alone or self._is_alone(category)):
             self._break(f"{category} starts beside {[s.category for s in self.live.values()]}")
         self._unrestrained(category, data["backend"], now)
-        self._backend_takes(data["backend"], now)
+        self._backend_takes(name, data["backend"], now)
         self._within_rates(now)
         most = config["host"]["max_load_per_cpu"]
         if self._host is None or now - self._host[0] > self._max_age or self._host[1] > most:
@@ -284,14 +316,21 @@ class Watch:
             if scope in found:
                 self._break(f"{category} starts on {backend} while {scope} is {found[scope]}")
 
-    def _backend_takes(self, backend: str, now: int) -> None:
+    def _backend_takes(self, session: str, backend: str, now: int) -> None:
         settings = self._config["backends"][backend]
         live = sum(session.backend == backend for session in self.live.values())
         if settings["concurrency"] is not None and live >= settings["concurrency"]:
             self._break(f"{backend} has {live} sessions, and takes {settings['concurrency']}")
-        limit = self._pools.get(settings["pool"])
-        if limit is not None and now < (limit[0] + HOUR if limit[1] is None else limit[1]):
-            self._break(f"{backend} is used while its pool {settings['pool']} is limited")
+        pool = settings["pool"]
+        if (limit := self._pools.get(pool)) is None:
+            return
+        if now < (limit.since + HOUR if limit.until is None else limit.until):
+            self._break(f"{backend} is used while its pool {pool} is limited")
+        probe = self.live.get(limit.probe or "")
+        if probe is not None and (probe.started is None or now < probe.started + PROVEN):
+            self._break(f"{backend} is used while its pool {pool} is tried by {limit.probe}")
+        if limit.probe is None or probe is None:
+            limit.probe = session
 
     def _within_rates(self, now: int) -> None:
         hour = sum(0 <= now - at < HOUR for at in self._requests)

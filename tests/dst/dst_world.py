@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,7 +30,7 @@ from events.catalog import (
     OperatorRequested,
     SelectionRejected,
 )
-from events.envelope import to_json, to_text
+from events.envelope import Event, to_json, to_text
 from events.errors import ConfigError
 from events.store import EventLog, Transaction
 from loop import __version__, controller, run
@@ -211,8 +211,18 @@ class World:
             self._race()
         with self._begin() as transaction:
             yield transaction
-        self.watch.see(self.log.events(self.watch.position))
+        new = list(self.log.events(self.watch.position))
+        self.watch.see(new)
+        self._answer_guard(new)
         self._step()
+
+    def _answer_guard(self, new: Iterable[Event]) -> None:
+        """An operator lifts what the storm guard froze, within two hours."""
+        for event in new:
+            if event.type == "loop.frozen" and event.data["because"] is not None:
+                at = self.clock.time + round(self._random["operator"].uniform(60, 7_200) * MICRO)
+                scope, name = event.data["scope"], event.data["name"]
+                self._plan(at, partial(self._resume, scope, name))
 
     @contextlib.contextmanager
     def _acting(self, pid: int) -> Iterator[None]:

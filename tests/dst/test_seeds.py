@@ -50,7 +50,7 @@ def test_a_seed_is_one_history() -> None:
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
 def test_a_fault_alone_leaves_its_mark_and_breaks_nothing(faults: dict[str, float], leaves: set[str]) -> None:
-    world = World(3, replace(NONE, **faults))
+    world = World(5, replace(NONE, **faults))
     world.run()
     assert leaves <= {event.type for event in world.log.events()}
 

@@ -99,7 +99,51 @@ class TestPause:
         assert project.status()["mode"] == "paused"
 
 
+    def test_that_ends_while_a_controller_sleeps_lets_the_next_fire_start(self, project: Project) -> None:
+        """Nobody has to wake it, and the fires that the pause cost are no missed ones."""
+        project.configure("code", slots=1, env={"NAP": "0"})
+        project.edit('every = "1h"', 'every = "2s"')
+        project.loop("pause", "--until", "6s")
+        controller = project.spawn("run")
+        try:
+            wait_until(lambda: project.events("tick.skipped"))
+            assert project.starts() == []
+            wait_until(project.starts)
+        finally:
+            os.kill(controller.pid, signal.SIGTERM)
+            controller.communicate(timeout=20)
+        [paused], first = project.events("loop.paused"), project.events("session.requested")[0]
+        assert first["at"] >= paused["data"]["until"]
+        assert {event["data"]["reason"] for event in project.events("tick.skipped")} == {"paused"}
+        assert all(event["at"] < paused["data"]["until"] for event in project.events("tick.skipped"))
+        project.settle()
+
+    @pytest.mark.parametrize("scope", [["--category", "code"], ["--backend", "default"]])
+    def test_of_a_part_ends_by_itself_too(self, project: Project, scope: list[str]) -> None:
+        project.configure("code")
+        project.loop("pause", *scope, "--until", "2s")
+        assert "chosen" not in verdicts(project).values()
+        wait_until(lambda: verdicts(project) == {"code": "chosen"})
+
+
 class TestDrain:
+    def test_interrupted_it_ends_with_130_and_the_drain_holds(self, project: Project) -> None:
+        long_sessions(project, "code")
+        waiting = project.spawn("drain", "--wait")
+        assert waiting.stderr is not None
+        assert "waiting for 1" in waiting.stderr.readline()
+        os.kill(waiting.pid, signal.SIGINT)
+        _, said = waiting.communicate(timeout=10)
+        assert (waiting.returncode, "Traceback" in said) == (130, False)
+        assert project.status()["mode"] == "draining"
+        assert len(alive(project)) > 0, "what runs goes on"
+        project.loop("stop", "--kill")
+
+    def test_a_session_cannot_wait_for_its_own_end(self, project: Project) -> None:
+        project.configure("code")
+        project.loop("drain", "--wait", env={"LOOP_SESSION": "s1"}, code=6)
+        assert project.events("loop.draining") == []
+
     def test_waits_for_those_that_run_and_starts_no_more(self, project: Project) -> None:
         project.configure("code", "docs", slots=1, env={"NAP": "2"})
         project.loop("tick")
@@ -142,6 +186,27 @@ class TestStop:
         assert project.status()["mode"] == "running"
 
 
+    def test_ends_one_that_ignores_term_when_its_grace_is_over(self, project: Project) -> None:
+        project.agent.write_text(STUBBORN)
+        long_sessions(project, "code", "docs", grace="2s")
+        wait_until(lambda: len(project.starts()) == 2)
+        session = project.starts()[0][0]
+        begun = time.monotonic()
+        project.loop("stop", session, "--reason", "it is stuck")
+        wait_until(lambda: [event["session"] for event in project.events("session.ended")] == [session])
+        assert time.monotonic() - begun >= 2
+        assert proc.marked(str(project.directory / ".loop" / "runs" / session)) == []
+        [asked] = project.events("operator.requested")
+        assert (asked["session"], asked["data"]["action"]) == (session, "cancel")
+        assert asked["private"]["reason"] == "it is stuck"
+        [ended] = project.events("session.ended")
+        assert (ended["data"]["outcome"], ended["data"]["signal"]) == ("cancelled", signal.SIGKILL)
+        assert asked["position"] < ended["position"], "the word is in the log before the deed"
+        assert [item["category"] for item in project.status()["sessions"]["live"]] == ["docs"]
+        project.loop("stop", "--kill")
+        project.settle()
+
+
 class TestTheStopFile:
     def put(self, project: Project, text: str = "") -> float:
         (project.directory / ".loop" / "STOP").write_text(text)
@@ -173,6 +238,17 @@ class TestTheStopFile:
         assert (alive(project) == []) is dies
         self.put(project, "kill")
         wait_until(lambda: alive(project) == [], 6)
+
+    def test_taken_away_within_the_grace_it_has_stopped_what_it_stopped(self, project: Project) -> None:
+        project.agent.write_text(STUBBORN)
+        long_sessions(project, "code", grace="4s")
+        wait_until(project.starts)
+        self.put(project)
+        time.sleep(2)  # a shim looks once a second
+        (project.directory / ".loop" / "STOP").unlink()
+        wait_until(lambda: alive(project) == [], 8)
+        project.settle()
+        assert {event["data"]["outcome"] for event in project.events("session.ended")} >= {"cancelled"}
 
     @pytest.mark.parametrize("damage", ["no database", "no store", "the store is gone", "no run directories"])
     def test_works_where_nothing_else_does(self, project: Project, damage: str) -> None:
@@ -234,6 +310,14 @@ class TestTheStopFile:
         assert project.starts() == []
 
 
+def violate(project: Project, token: int = 1) -> None:
+    """Record that two held one lock, as a look at the witnesses would."""
+    log = EventLog.open(project.db)
+    with log.transaction() as transaction:
+        transaction.append(ViolationDetected(kind="foreign_holder", key="code", token=token), actor="test")
+    log.close()
+
+
 def failing(project: Project, count: int, **more: Any) -> None:
     names = [f"c{number}" for number in range(count)]
     project.configure(*names, slots=count, env={"CODE": "1", "SAY": ""}, **more)
@@ -292,10 +376,7 @@ class TestTheStormGuard:
         project.configure("code", "docs")
         project.loop("tick")
         project.settle()
-        log = EventLog.open(project.db)
-        with log.transaction() as transaction:
-            transaction.append(ViolationDetected(kind="foreign_holder", key="code", token=1), actor="test")
-        log.close()
+        violate(project)
         assert project.json("tick")["started"] == []
         frozen = [(event["data"]["scope"], event["data"]["name"]) for event in project.events("loop.frozen")]
         assert frozen == [("category", "code"), ("all", None)]
@@ -308,6 +389,39 @@ class TestTheStormGuard:
         assert {each["category"] for each in project.json("tick")["started"]} == {"code", "docs"}
         project.settle()
         assert len(project.events("loop.frozen")) == 2, "what was answered does not freeze again"
+
+    def test_is_not_thawed_by_the_end_of_a_pause_that_came_before(self, project: Project) -> None:
+        """What happened under a pause freezes under it, and the resume that was meant for the pause is refused."""
+        project.configure("code")
+        project.loop("tick")
+        project.settle()
+        project.loop("pause")
+        violate(project)
+        assert project.json("tick", "--timer")["skipped"] == "frozen"
+        assert project.status()["mode"] == "frozen"
+        assert "one lock was held by two" in project.loop("resume", code=2).stderr
+        assert project.json("resume", "--reason", "looked at")["mode"] == "running"
+
+    def test_is_not_lifted_by_who_has_not_seen_it(self, project: Project) -> None:
+        """A violation that no pass has looked at yet: the resume freezes, and a reason for something else is none."""
+        project.configure("code")
+        project.loop("tick")
+        project.settle()
+        project.loop("pause")
+        violate(project)
+        refused = project.loop("resume", "--reason", "the upgrade is over", code=2)
+        assert "one lock was held by two: code" in refused.stderr
+        assert project.status()["mode"] == "frozen"
+        assert project.json("resume", "--reason", "looked at")["mode"] == "running"
+
+    def test_a_pause_and_its_end_begin_nothing_anew(self, project: Project) -> None:
+        failing(project, 7)
+        project.loop("tick")
+        project.settle()
+        project.loop("pause")
+        project.loop("resume")
+        project.loop("start", "c0")
+        assert project.settle()["mode"] == "frozen"
 
     def test_records_a_violation_that_only_the_fold_saw(self, project: Project) -> None:
         """Two sessions under one key: written past every check, as a bug would."""

@@ -33,6 +33,15 @@ def told(project: Project) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def told_in_the_end(project: Project) -> list[dict[str, Any]]:
+    """All that is told once a tick has nothing to add; one tick tells only what its seconds allow on a busy machine."""
+    known = -1
+    while len(told(project)) > known:
+        known = len(told(project))
+        project.loop("tick")
+    return told(project)
+
+
 def append(project: Project, *payloads: Payload, **envelope: Any) -> None:
     log = EventLog.open(project.db)
     with log.transaction() as transaction:
@@ -56,7 +65,7 @@ class TestWhatIsTold:
         project.settle()
         append(project, ViolationDetected(kind="foreign_holder", key="code", token=1))
         project.loop("tick")
-        violation, category, loop = told(project)
+        category, loop, violation = told(project)
         assert violation["schema"] == "loop.notice/1"
         assert (violation["kind"], violation["subject"], violation["times"]) == ("violation", "code", 1)
         assert violation["text"] == "foreign holder of code"
@@ -147,8 +156,7 @@ class TestHowOften:
         notified(project)
         project.loop("tick")
         append(project, *(BackendLimited(pool=f"pool{number}", source="test") for number in range(30)))
-        project.loop("tick")
-        notices = told(project)
+        notices = told_in_the_end(project)
         assert [each["kind"] for each in notices] == ["pool_limited"] * 11 + ["suppressed"]
         assert (notices[-1]["suppressed"], notices[-1]["subject"]) == (19, None)
         assert notices[-1]["text"].startswith("19 more, and no further notice for a while: pool_limited pool11")

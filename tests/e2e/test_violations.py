@@ -53,3 +53,25 @@ def test_a_suspicion_that_the_next_look_dispels_is_none(project: Project) -> Non
     project.settle()
     assert project.events("violation.detected") == []
     project.assert_sound()
+
+
+def test_it_freezes_its_category_and_the_loop_and_nothing_starts_on_it(project: Project) -> None:
+    project.configure("code", "news", slots=2, env={"NAP": "60"}).loop("tick")
+    tamper(project, "code")
+    project.loop("stop", "--kill")
+    project.settle()
+    project.loop("resume", code=2)
+    frozen = [(event["data"]["scope"], event["data"]["name"]) for event in project.events("loop.frozen")]
+    assert frozen == [("category", "code"), ("all", None)]
+    assert {event["data"]["because"] for event in project.events("loop.frozen")} == {"violation"}
+    status = project.status()
+    assert (status["mode"], status["problems"][0]["code"]) == ("frozen", "same_lock")
+    for words in (["tick"], ["tick", "--timer"], ["start", "news"]):
+        assert project.json(*words)["started"] == []
+    assert project.json("resume", "--reason", "an editor had the file open")["mode"] == "running"
+    assert [each["category"] for each in project.json("start", "news")["started"]] == ["news"]
+    project.loop("tick")
+    assert len(project.events("loop.frozen")) == 2, "what was answered does not freeze again"
+    assert project.status()["problems"][0]["code"] == "same_lock", "the log cannot unsee it"
+    project.loop("stop", "--kill")
+    project.settle()

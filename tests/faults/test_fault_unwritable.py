@@ -114,6 +114,29 @@ def test_sessions_that_end_meanwhile_are_delivered_by_the_next_good_pass(project
     project.json("verify")
 
 
+@pytest.mark.parametrize("unwritable", [limited, read_only])
+def test_the_stop_file_needs_no_store_that_can_be_written(project: Project, unwritable: object) -> None:
+    assert callable(unwritable)
+    project.configure("code", slots=1, env={"NAP": "60"}).loop("tick")
+    [run_dir] = project.run_dirs()
+    claim = rundir.read_claim(str(run_dir))
+    assert claim is not None
+    resource.prlimit(claim["pid"], resource.RLIMIT_FSIZE, (SMALL, resource.RLIM_INFINITY))
+    stop = project.directory / ".loop" / "STOP"
+    stop.touch()
+    wait_until(lambda: end_of(run_dir), what="an end that cannot be delivered")
+    for words in (["tick"], ["tick", "--timer"], ["start", "code"], ["run"]):
+        done = unwritable(project, *words)
+        assert done.returncode == 1
+        assert "STOP is there" in done.stderr
+    assert len(project.starts()) == 1
+    stop.unlink()
+    project.loop("drain")
+    project.loop("tick")
+    assert [event["data"]["outcome"] for event in project.events("session.ended")] == ["cancelled"]
+    project.assert_sound()
+
+
 def test_run_goes_on_trying_and_delivers_once_it_can(project: Project) -> None:
     go = project.directory / "go"
     agent = project.directory / "agent.sh"

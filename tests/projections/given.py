@@ -99,8 +99,17 @@ CATEGORY: dict[str, Any] = {
     "gate": False,
     "own_command": True,
     "env": [],
+    "max_runs_per_day": None,
+    "max_tokens_per_day": None,
+    "max_cost_per_day": None,
 }
-BACKEND: dict[str, Any] = {"pool": "default", "concurrency": None, "max_runs_per_day": None, "command": True, "env": []}
+POOL: dict[str, Any] = {
+    "concurrency": None,
+    "max_runs_per_day": None,
+    "max_tokens_per_day": None,
+    "max_cost_per_day": None,
+}
+BACKEND: dict[str, Any] = {**POOL, "pool": "default", "command": True, "env": []}
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -109,6 +118,7 @@ def config(**changes: Any) -> dict[str, Any]:
     if not isinstance(categories, dict):
         categories = {name: {} for name in categories}
     backends = changes.pop("backends", {"default": {}})
+    pools = changes.pop("pools", {})
     values: dict[str, Any] = {
         "hash": "config",
         "slots": 3,
@@ -135,6 +145,7 @@ def config(**changes: Any) -> dict[str, Any]:
         "host": {"max_load_per_cpu": None, "min_memory_available": None, "min_disk_free": None},
         "categories": {name: {**CATEGORY, **differs} for name, differs in categories.items()},
         "backends": {name: {**BACKEND, **differs} for name, differs in backends.items()},
+        "pools": {name: {**POOL, **differs} for name, differs in pools.items()},
         "settings": None,
     }
     for key, value in changes.items():

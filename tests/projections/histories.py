@@ -102,8 +102,14 @@ class World(Story):
             }
             for name in names
         }
+        if draw.random() < 0.4:
+            categories[names[0]]["max_runs_per_day"] = draw.choice((1, 3))
         backends = {
-            "opus": {"pool": "max", "concurrency": draw.choice((None, 1))},
+            "opus": {
+                "pool": "max",
+                "concurrency": draw.choice((None, 1)),
+                "max_cost_per_day": draw.choice((None, 1.0)),
+            },
             "sonnet": {"pool": draw.choice(("max", "sonnet"))},
             "local": {"pool": "local", "command": draw.random() < 0.7},
         }
@@ -112,6 +118,12 @@ class World(Story):
             hash=f"config-{len(self.events)}",
             categories=categories,
             backends=backends,
+            pools={
+                "max": {
+                    "concurrency": draw.choice((None, None, 2)),
+                    "max_tokens_per_day": draw.choice((None, 9_000)),
+                }
+            },
             slots=draw.randint(1, 5),
             cron="*/20 * * * *" if cron else None,
             timezone="Europe/Stockholm" if cron else None,
@@ -226,6 +238,9 @@ class World(Story):
         self.granted_ns[session] = self.boot_ns
         for key in choice.keys:
             self.append(catalog.LockAcquired(key=key, token=token), cause=token, **about)
+        pool = self.state.backends["pools"].get(payload.pool)
+        if pool is not None and pool["probe"] == session:
+            self.append(catalog.BackendProbed(pool=payload.pool, source="session"), cause=token, **about)
 
     def skip(self) -> None:
         reason = self.random.choice(("overlap", "used", "paused", "invalid_config", "expect"))
@@ -284,6 +299,8 @@ class World(Story):
                     "grade": self.random.choice((None, 0.3, 0.7, 0.9)),
                     "proved": outcome == "productive" and self.random.random() < 0.8,
                     "held": self.held(session),
+                    "reason": self.random.choice((None, None, "unauthorised")) if outcome == "refused" else None,
+                    "usage": self.random.choice((None, {"tokens": 2_000}, {"tokens": 3_000, "cost_usd": 0.4})),
                 }
             )
             self.finish(session, payload)

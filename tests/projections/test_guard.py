@@ -58,13 +58,19 @@ def test_what_is_a_storm(outcomes: list[str], because: str | None) -> None:
     assert freezes(story) == ([] if because is None else [(None, because)])
 
 
-def test_a_resume_begins_anew_and_that_of_a_category_does_not() -> None:
+def test_lifting_a_freeze_begins_anew_and_that_of_a_category_does_not() -> None:
     story = given(configured(), *ends(*["failed"] * 8), restrained("resumed", "category", "code"))
     assert freezes(story) == [(None, "failures")]
-    story.happens(restrained("resumed"), *ends(*["failed"] * 7, first=20))
+    story.happens(seen(LoopFrozen(because="failures", reason=None)), restrained("resumed"))
+    story.happens(*ends(*["failed"] * 7, first=20))
     assert freezes(story) == []
     story.happens(*ends("failed", first=40))
     assert freezes(story) == [(None, "failures")]
+
+
+def test_the_end_of_a_pause_hides_no_storm() -> None:
+    story = given(configured(), *ends(*["failed"] * 7), restrained("paused"), restrained("resumed"))
+    assert freezes(story.happens(*ends("failed", first=20))) == [(None, "failures")]
 
 
 def test_what_is_frozen_is_not_frozen_again() -> None:
@@ -88,9 +94,11 @@ def test_a_violation_freezes_the_loop_and_the_category_it_is_of(
     assert freezes(given(configured(), running("s1", "docs"), found)) == expected
 
 
-def test_a_resume_answers_the_violations_before_it_and_no_later_one() -> None:
+def test_lifting_a_freeze_answers_the_violations_before_it_and_no_later_one() -> None:
     story = given(configured(), seen(ViolationDetected(kind="seen", key="code", token=1, text=None)))
-    assert freezes(story.happens(restrained("resumed"))) == []
+    assert freezes(story.happens(restrained("resumed"))) != [], "a resume that lifted no freeze has answered nothing"
+    story.happens(seen(LoopFrozen(because="violation", reason=None)), restrained("resumed"))
+    assert freezes(story) == []
     story.happens(seen(ViolationDetected(kind="seen", key="code", token=2, text=None)))
     assert freezes(story) == [("code", "violation"), (None, "violation")]
 

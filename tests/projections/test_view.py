@@ -34,8 +34,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from events import catalog
+from projections.pools import UNKNOWN_LIMIT
 from projections.state import State
-from projections.view import UNKNOWN_LIMIT, view
+from projections.view import view
 
 
 def test_there_is_no_view_before_the_first_config() -> None:
