@@ -149,6 +149,7 @@ class LoopConfigured(Payload):
     """The effective config, whenever it differs from the one in force; defaults written out, times in seconds.
 
     `red_rungs`: where it raises `slots`, the rungs of the readiness ladder that were red then; no decision reads them.
+    `source`: the SHA-256 of the file's text, by which a reader knows that nothing was edited since.
     """
 
     type = "loop.configured"
@@ -172,6 +173,7 @@ class LoopConfigured(Payload):
     backends: dict[str, BackendConfig]
     pools: dict[str, PoolConfig] = {}
     red_rungs: list[str] = []
+    source: str | None = None
     settings: PrivateJson
 
 

@@ -49,7 +49,7 @@ from loop.config_values import (
     Weights,
     Words,
 )
-from loop.home import DEFAULT_STATE, resolved
+from loop.home import DEFAULT_STATE, DEFAULT_TASKS, resolved
 
 if TYPE_CHECKING:
     from loop.sessions.rundir import Reader
@@ -133,7 +133,7 @@ class SelectorSection(Section):
     fallback_slots: Count = 1
     default_category: Name | None = None
     aliases: Aliases = Field(default_factory=dict)
-    tasks: PathText = "tasks"
+    tasks: PathText = DEFAULT_TASKS
     weights: Weights = Field(default_factory=dict)
     learn: bool = False
 
@@ -276,7 +276,7 @@ class SessionSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)  # each is its own: read again, a file may mean other paths
 class Config:
-    """A whole and valid config. `path` is its file's, absolute."""
+    """A whole and valid config. `path` is its file's, absolute; `source` the digest of the text that was read."""
 
     path: Path
     loop: LoopSection
@@ -289,6 +289,7 @@ class Config:
     backends: Mapping[str, BackendSection]
     retention: RetentionSection = field(default_factory=RetentionSection)
     pools: Mapping[str, PoolSection] = field(default_factory=dict)
+    source: str | None = None
 
     @property
     def directory(self) -> Path:

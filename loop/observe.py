@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from events.catalog import RankingEntry, SelectionMade, SelectionRejected
 from events.envelope import to_json
-from loop.cascade.payload import Payload, payload
+from loop.cascade.payload import Payload, kept, payload
 from loop.cascade.tasks import Files, read
 from loop.command import run_bounded
 from loop.config import Config
@@ -31,7 +31,10 @@ def ask_selector(
     if config.selector.command is None:
         answer = builtin_payload(config, view, files)
         made = interpret(to_json(answer).encode(), config, source="builtin")
-        return made.model_copy(update={"plateau": answer["plateau"]}) if isinstance(made, SelectionMade) else made
+        if isinstance(made, SelectionMade):
+            text = to_json(kept(answer, PAYLOAD_KEPT))
+            return made.model_copy(update={"plateau": answer["plateau"], "payload": _bounded(text)})
+        return made
     result = run_bounded(
         config.selector.command,
         cwd=config.directory,

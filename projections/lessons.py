@@ -1,4 +1,4 @@
-"""What the built-in selector looks back on: the last starts, the last grades, its own plateau alarms, and the tilt.
+"""What the built-in selector looks back on: the last starts and grades, tasks found blocked, its own alarms, the tilt.
 
 The tilt is how far outcomes move a category's weight. It is recomputed at most once in EVERY starts, from graded
 sessions only, each older one counting for less, and moves only by steps of at least STEP; so it is a fact of the log,
@@ -13,6 +13,7 @@ from events.envelope import Event
 from projections.fold import Handlers, keep_recent
 
 GRADES_KEPT = 20  # per category
+BLOCKED_KEPT = 500  # tasks
 STARTS_KEPT = 4
 WINDOWS_KEPT = 30  # answers of the built-in selector
 CATEGORIES_KEPT = 500
@@ -29,10 +30,12 @@ class Lessons(TypedDict):
     windows: list[bool]  # of the built-in selector's last answers: whether it saw a plateau
     tilt: dict[str, float]  # category -> 0.5..1.5; one that is missing is 1
     since: int  # starts since the tilt was recomputed
+    tasks: dict[str, str]  # live session -> its task, where it has one
+    blocked: dict[str, str]  # task -> when a session last found it blocked, until one is productive on it
 
 
 def initial() -> Lessons:
-    return Lessons(starts=[], grades={}, windows=[], tilt={}, since=0)
+    return Lessons(starts=[], grades={}, windows=[], tilt={}, since=0, tasks={}, blocked={})
 
 
 def started(state: Lessons, event: Event) -> None:
@@ -41,6 +44,24 @@ def started(state: Lessons, event: Event) -> None:
     if state["since"] >= EVERY:
         state["since"] = 0
         state["tilt"] = tilted(state["grades"], state["tilt"])
+
+
+def requested(state: Lessons, event: Event) -> None:
+    if event.data["task"]:
+        state["tasks"][event.session or ""] = event.data["task"]
+
+
+def ended(state: Lessons, event: Event) -> None:
+    """What the session says of its task, or of the one that it did instead."""
+    task = state["tasks"].pop(event.session or "", "")
+    task, outcome = event.data.get("done_task") or task, event.data.get("outcome")
+    if task and outcome in ("blocked", "productive"):
+        state["blocked"].pop(task, None)
+        if outcome == "blocked":
+            state["blocked"][task] = event.at
+            if len(state["blocked"]) > BLOCKED_KEPT:
+                del state["blocked"][next(iter(state["blocked"]))]
+    graded(state, event)
 
 
 def graded(state: Lessons, event: Event) -> None:
@@ -89,8 +110,11 @@ def tilted(grades: dict[str, list[list[Any]]], before: dict[str, float]) -> dict
 
 
 HANDLERS: Handlers = {
+    "session.requested": requested,
     "session.started": started,
-    "session.ended": graded,
+    "session.spawn_failed": ended,
+    "session.lost": ended,
+    "session.ended": ended,
     "session.graded": graded,
     "selection.made": answered,
 }

@@ -149,7 +149,11 @@ class Past(NamedTuple):
     grades: dict[str, tuple[float, float]]
     """Category -> discounted mean grade, and how many grades that is worth."""
     windows: tuple[bool, ...]
+    """Of its last answers, oldest first: whether it saw a plateau."""
     tilt: dict[str, float]
+    """Category -> what outcomes make of its weight, 0.5..1.5; one that is missing is 1."""
+    blocked: frozenset[str]
+    """The tasks that a session found blocked, for as long as a category waits after that."""
 
 
 class View(NamedTuple):
@@ -217,13 +221,13 @@ def view(state: State, now: int) -> View:
         max_ratio=None if config["max_ratio"] is None else round(config["max_ratio"] * PPM),
         ledger=dict(state.ledger["credits"]),
         host=feedback.host(state, config, now),
-        past=_past(state, config),
+        past=_past(state, config, now),
         pools=_pools(state, config),
         budgets=budgets(state, config, now),
     )
 
 
-def _past(state: State, config: dict[str, Any]) -> Past:
+def _past(state: State, config: dict[str, Any], now: int) -> Past:
     total, last, told = state.allocation["total"], state.allocation["last_started"], state.lessons
     return Past(
         starts=tuple(told["starts"]),
@@ -231,6 +235,7 @@ def _past(state: State, config: dict[str, Any]) -> Past:
         grades={name: lessons.mean(grades) for name, grades in told["grades"].items()},
         windows=tuple(told["windows"]),
         tilt=dict(told["tilt"]),
+        blocked=frozenset(task for task, at in told["blocked"].items() if feedback.is_waiting(config, at, now)),
     )
 
 

@@ -1,14 +1,15 @@
 """The YAML front matter of a task file, in the strict small subset that task files use.
 
-Read are `key: scalar`, `key: [a, b]` and block lists of scalars, with quoted strings and comments. Anything else (maps in
-maps, anchors, multi-line strings) under a key makes that key None and is said; no input raises anything else than
-FrontMatter.
+Read are `key: scalar`, `key: [a, b]`, block lists of scalars and block texts (`|`, `>`), with quoted strings and
+comments. What else stands under a key (maps, anchors, lists over several lines) makes that key unread, with the reason;
+no input raises anything else than FrontMatter.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 
 FENCE = "---"
 Value = str | list[str] | None
@@ -16,46 +17,52 @@ Value = str | list[str] | None
 _KEY = re.compile(r"([A-Za-z_][\w-]*)[ \t]*:(?:[ \t]+(.*)|[ \t]*)$")
 _ITEM = re.compile(r"[ \t]*-(?:[ \t]+(.*)|[ \t]*)$")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"|\'((?:[^\']|\'\')*)\'')
+_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'|[,\]]')
+_BLOCK = re.compile(r"[|>][+-]?[1-9]?[+-]?(?:[ \t]+#.*)?$")
 _EMPTY = frozenset({"", "~", "null", "Null", "NULL"})
 _UNREAD = ("{", "&", "*", "!", "|", ">", "%", "@", "`")
+_MORE = "is more than a value, a list or a text"
 
 
 class FrontMatter(ValueError):
     """A task file has no front matter that can be read; the message says what is wrong with it."""
 
 
-def parse(text: str) -> tuple[dict[str, Value], list[str]]:
-    """The keys of a file's front matter, and the keys that were left out with the reason; raises FrontMatter."""
-    found: dict[str, Value] = {}
-    odd: list[str] = []
-    key: str | None = None
+@dataclass(slots=True)
+class Keys:
+    """What front matter holds: each key's value, and of each that was not read as it stands the reason.
+
+    Under "" is what belongs to no key.
+    """
+
+    values: dict[str, Value] = field(default_factory=dict)
+    odd: dict[str, str] = field(default_factory=dict)
+
+
+def parse(text: str, wanted: Collection[str]) -> Keys:
+    """The `wanted` keys of the front matter of a file's text. Raises FrontMatter where there is none."""
+    found = Keys()
+    key, block = "", False
     for line in _inside(text):
-        if not line.strip() or line.lstrip().startswith("#"):
+        if block and (not line.strip() or line[0] in " \t"):
+            found.values[key] = f"{found.values[key] or ''} {line.strip()}".strip() or None
             continue
-        item = _ITEM.match(line)
-        if item is not None and key is not None:
-            value = _scalar(item[1] or "")
-            if found.get(key) is None:
-                found[key] = []
-            items = found[key]
-            if not isinstance(items, list):
-                odd.append(f"{key} is a value and a list")
-            elif value is not None:
-                items.append(value)
+        block = False
+        if (match := _KEY.match(line)) is not None:
+            key, rest = match[1], (match[2] or "").strip()
+            if key not in wanted:
+                continue
+            if key in found.values:
+                found.odd[key] = "stands twice; the last counts"
+            block = _BLOCK.match(rest) is not None
+            found.values[key] = None if block else _value(found, key, rest)
+        elif not line.strip() or line.lstrip().startswith("#") or (key and key not in wanted):
             continue
-        match = _KEY.match(line)
-        if match is None:
-            odd.append(f"{key or 'the first line'} is more than a value or a list")
-            continue
-        key, rest = match[1], (match[2] or "").strip()
-        if key in found:
-            odd.append(f"{key} stands twice; the last counts")
-        if rest.startswith(_UNREAD):
-            odd.append(f"{key} is more than a value or a list")
-            found[key] = None
+        elif (item := _ITEM.match(line)) is not None and key:
+            _add(found, key, _scalar(item[1] or ""))
         else:
-            found[key] = _list(rest) if rest.startswith("[") else _scalar(rest)
-    return found, odd
+            found.odd.setdefault(key, _MORE if key else "the first line is no `key: value`")
+    return found
 
 
 def words(value: Value) -> list[str]:
@@ -74,8 +81,32 @@ def _inside(text: str) -> Iterator[str]:
     raise FrontMatter("its front matter is not closed with ---")
 
 
+def _add(found: Keys, key: str, item: str | None) -> None:
+    items = found.values[key]
+    if items is None:
+        items = found.values[key] = []
+    if not isinstance(items, list):
+        found.odd[key] = "is a value and a list"
+    elif item is not None:
+        items.append(item)
+
+
+def _value(found: Keys, key: str, text: str) -> Value:
+    if text.startswith(_UNREAD):
+        found.odd[key] = _MORE
+        return None
+    if not text.startswith("["):
+        return _scalar(text)
+    items = _list(text)
+    if items is None:
+        found.odd[key] = "is a list that does not end on its line"
+    return items
+
+
 def _scalar(text: str) -> str | None:
     text = text.strip()
+    if text.isalnum():
+        return None if text in _EMPTY else text
     if match := _QUOTED.match(text):
         rest = text[match.end() :].strip()
         if not rest or rest.startswith("#"):
@@ -86,10 +117,10 @@ def _scalar(text: str) -> str | None:
     return None if text in _EMPTY else text
 
 
-def _list(text: str) -> list[str]:
-    """The items of an inline list; quoted ones may hold commas."""
+def _list(text: str) -> list[str] | None:
+    """The items of an inline list, of which quoted ones may hold commas; None where it has no end."""
     items, at = [], 1
-    for match in re.finditer(r'"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'|[,\]]', text):
+    for match in _PIECE.finditer(text):
         if match[0] not in (",", "]"):
             continue
         item = _scalar(text[at : match.start()])
@@ -97,5 +128,5 @@ def _list(text: str) -> list[str]:
             items.append(item)
         at = match.end()
         if match[0] == "]":
-            break
-    return items
+            return items
+    return None

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from events.envelope import to_json
 from loop.cascade.tasks import Files, Lane, lanes
 from loop.cascade.terms import base
 from loop.cascade.tiers import Scored, answer, withheld
@@ -41,6 +42,11 @@ def derived(view: View, recorded: Mapping[str, Any]) -> Payload:
     read = recorded["read"]
     found = {str(name): Lane(**lane) for name, lane in read["lanes"].items()}
     return _payload(view, found, dict(read["weights"]), bool(read["learn"]), list(read["warnings"]))
+
+
+def kept(answer: Payload, longest: int) -> Payload:
+    """What of an answer the log keeps: all of it, or of one with more characters what `derived` needs."""
+    return answer if len(to_json(answer)) <= longest else {"read": answer["read"]}
 
 
 def _payload(
@@ -77,7 +83,9 @@ def _payload(
             "now": view.now,
             "weights": dict(weights),
             "learn": learn,
-            "lanes": {name: asdict(lane) for name, lane in found.items()},
+            "lanes": {
+                name: {key: value for key, value in asdict(lane).items() if value} for name, lane in found.items()
+            },
             "warnings": odd,
         },
     }

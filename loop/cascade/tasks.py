@@ -1,7 +1,7 @@
 """The task files of a workspace (`tasks/*.md`), and what of them a session could take up.
 
 Pure but for `read`. A task's id is its file's name without `.md`. What a file says wrongly costs that file, never the
-answer, and is said in a warning.
+answer, and is said in a warning; where it cannot be known whether a task waits, it does.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from loop.text import visible
 
 MOST_FILES = 20_000
 LARGEST = 32_768  # bytes of a file in which its front matter must end
+LONGEST_ID = 200  # characters, as of any selector's tasks
 MOST_WARNINGS = 20
 
 ACTIVE = frozenset({"active", "in_progress"})
 BACKLOG = frozenset({"backlog", "new", "todo", "ready"})
 OVER = frozenset({"done", "cancelled", "completed"})
 PRIORITIES = {"urgent": 4, "critical": 4, "high": 3, "medium": 2, "low": 1}
+NEEDS = ("depends", "requires")  # what must be over first, by both its names
+KEYS = ("state", "priority", "category", "tags", "waiting_for", *NEEDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Files:
 def read(directory: Path) -> Files:
     """Every `*.md` of the directory; one that is missing holds no tasks. Raises nothing for what is in them."""
     try:
-        names = sorted(entry.name for entry in os.scandir(directory) if entry.name.endswith(".md"))
+        names = sorted(name for name in os.listdir(directory) if name.endswith(".md") and not name.startswith("."))
     except FileNotFoundError:
         return Files()
     except OSError as error:
@@ -73,9 +76,7 @@ def read(directory: Path) -> Files:
     tasks = []
     for name in names[:MOST_FILES]:
         try:
-            descriptor = os.open(directory / name, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO has nothing to say
-            with open(descriptor, "rb") as file:
-                task, notes = understood(name.removesuffix(".md"), file.read(LARGEST).decode("utf-8", "replace"))
+            task, notes = understood(_id(name), _beginning(os.path.join(directory, name)).decode("utf-8", "replace"))
             tasks.append(task)
         except (FrontMatter, OSError) as error:
             notes = [error.strerror or str(error) if isinstance(error, OSError) else str(error)]
@@ -83,22 +84,33 @@ def read(directory: Path) -> Files:
     return Files(tuple(tasks), tuple(_few(odd)))
 
 
+def _beginning(path: str) -> bytes:
+    """The first LARGEST bytes of a file; of a FIFO nobody writes to, none. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, LARGEST)
+    finally:
+        os.close(descriptor)
+
+
 def understood(id: str, text: str) -> tuple[Task, list[str]]:
     """A task file's text as a task, and what in it was left out. Raises FrontMatter."""
-    found, odd = parse(text)
-    state = found.get("state")
+    keys = parse(text, KEYS)
+    found = keys.values
+    odd = [f"{key} {keys.odd[key]}".strip() for key in ("", *KEYS) if key in keys.odd]
+    state, priority = found.get("state"), found.get("priority")
     if not isinstance(state, str):
         raise FrontMatter("it has no state")
-    priority = found.get("priority")
     if isinstance(priority, str) and priority.lower() not in (*PRIORITIES, "none"):
         odd.append(f"priority {priority} is none of {', '.join(PRIORITIES)}")
+    unread = any(key in keys.odd and found.get(key) is None for key in ("waiting_for", *NEEDS))
     task = Task(
         id=id,
         state=state.lower(),
         priority=PRIORITIES.get(priority.lower(), 0) if isinstance(priority, str) else 0,
         tags=(*words(found.get("category")), *words(found.get("tags"))),
-        waiting=bool(words(found.get("waiting_for"))),
-        depends=tuple(words(found.get("depends"))),
+        waiting=unread or bool(words(found.get("waiting_for"))),
+        depends=tuple(_id(each) for key in NEEDS for each in words(found.get(key))),
     )
     return task, odd
 
@@ -157,6 +169,11 @@ def cycles(tasks: Iterable[Task]) -> list[str]:
             if not needs[each]:
                 free.append(each)
     return sorted(needs)
+
+
+def _id(name: str) -> str:
+    """A task's id, by the name of its file or as another file calls it."""
+    return visible(name.removesuffix(".md"), LONGEST_ID)
 
 
 def _place(task: Task, categories: Collection[str], aliases: Mapping[str, str]) -> tuple[str, bool] | None:

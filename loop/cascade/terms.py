@@ -138,7 +138,8 @@ def base(weights: Mapping[str, float]) -> float:
 def terms(standing: Standing, weights: Mapping[str, float]) -> tuple[Term, ...]:
     """Every term of a category's score, in the order of TERMS; `weights` are those that differ from WEIGHTS."""
     full = effective(weights)
-    return tuple(Term(name, round(function(standing), 6), full[name]) for name, function in TERMS.items())
+    # + 0.0 because a term that says nothing is no negative zero
+    return tuple(Term(name, round(function(standing), 6) + 0.0, full[name]) for name, function in TERMS.items())
 
 
 def score(lines: tuple[Term, ...], weights: Mapping[str, float]) -> float:

@@ -76,8 +76,8 @@ def is_saturated(windows: Sequence[bool]) -> bool:
 def withheld(view: View) -> set[str]:
     """The tasks that nobody is to be given: a live session has them, or found them blocked lately."""
     held = {session["task"] for session in view.live.values()}
-    blocked = {each.wait.task for each in view.categories.values() if each.wait is not None}
-    return (held | blocked) - {""}
+    waits = {each.wait.task for each in view.categories.values() if each.wait is not None}
+    return (held | waits | view.past.blocked) - {""}
 
 
 def _first(found: Sequence[Scored], crowding: Mapping[str, int]) -> tuple[int, Scored | None]:

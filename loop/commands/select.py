@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from events.envelope import to_json
 from events.errors import UsageError
 from events.store import EventLog, Filter
-from loop.cascade.payload import derived
-from loop.home import Home
+from loop.cascade.payload import Payload, derived, payload
+from loop.cascade.tasks import read
+from loop.home import DEFAULT_TASKS, Home, digest, parse_toml, read_text, resolved
 from loop.moment import Moment, resolve
 from loop.output import as_of, clean, console, message, print_json
 from projections import snapshots
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 def run(home: Home, *, at: str | None, as_json: bool) -> int:
     """Print the payload; nothing is written. Without `at` the task files of now are read, with it only the log.
 
-    Raises UsageError where the log has no answer of the built-in selector up to `at`, ConfigError for a config that is
+    Raises UsageError where the built-in selector was not the last to answer at `at`, ConfigError for a config that is
     none.
     """
     log = EventLog.read(home.db)
@@ -38,13 +40,35 @@ def run(home: Home, *, at: str | None, as_json: bool) -> int:
         return 0
     out = console()
     out.print(_head(report), soft_wrap=True)
-    out.print(_table(report))
+    if report["all_scores"]:
+        out.print(_table(report))
     for warning in report["diversity_warnings"]:
         message(f"warning: {clean(warning, 300)}")
     return 0
 
 
 def _now(home: Home, log: EventLog, moment: Moment) -> dict[str, Any]:
+    text = read_text(home.config)
+    state = moment.state(log)
+    known = state.control["config"]
+    if known is None or known.get("source") != digest(text):
+        return {**_validated(home, moment, log), "rederived": None}
+    # The file is the one in force, which was validated when it was recorded: what checks it need not be loaded.
+    tasks = parse_toml(text, home.config)["selector"].get("tasks", DEFAULT_TASKS)  # type: ignore[attr-defined]
+    selector = known["selector"]
+    found = payload(
+        view(state, moment.now),
+        read(resolved(home.root, tasks)),
+        aliases=selector["aliases"],
+        weights=selector["weights"],
+        learn=selector["learn"],
+        default=selector["default_category"],
+    )
+    return {**found, "rederived": None}
+
+
+def _validated(home: Home, moment: Moment, log: EventLog) -> Payload:
+    """The answer under a config that no pass has seen yet."""
     from loop.config_file import load
     from loop.journal import Rehearsal
     from loop.observe import builtin_payload
@@ -53,59 +77,65 @@ def _now(home: Home, log: EventLog, moment: Moment) -> dict[str, Any]:
     config = load(home.config)
     rehearsal = Rehearsal(moment.state(log), moment.now)
     configure(rehearsal, config)
-    return {**builtin_payload(config, view(rehearsal.state, moment.now)), "rederived": None}
+    return builtin_payload(config, view(rehearsal.state, moment.now))
 
 
 def _then(log: EventLog, moment: Moment) -> dict[str, Any]:
     """The last recorded answer, and whether today's code comes to the same from the log and what it had read."""
-    for event in reversed(log.select(Filter(types=("selection.made",), until=moment.position))):
-        if event.data["source"] == "builtin":
-            break
-    else:
+    last = moment.state(log).selection["last"]
+    if last is None or last["source"] != "builtin":
+        who = "no selector gave an answer" if last is None else f"the last answer, at {last['position']}, was given by"
         raise UsageError(
-            f"the built-in selector gave no answer up to position {moment.position}",
-            "see who did: loop log --type selection.made",
+            f"{who} {'' if last is None else last['source']}".strip() + f", as of position {moment.position}",
+            "see who did: loop log --type 'selection.*'",
         )
-    text = (event.private or {}).get("payload")
+    position = last["position"]
+    (event,) = log.select(Filter(after=position - 1, upto=position))
     try:
-        recorded = orjson.loads(text or "")
+        recorded = orjson.loads(orjson.loads(event.private or "null")["payload"])
         read = recorded["read"]
         state = snapshots.load(log, int(read["position"]))
-        # A pass asks under its config before it is recorded, so of a changed one the past knows no view.
-        known, then = state.control["config"], snapshots.load(log, event.position).control["config"]
-        same = None
-        if known is not None and then is not None and known["hash"] == then["hash"]:
-            same = orjson.loads(orjson.dumps(derived(view(state, int(read["now"])), recorded))) == recorded
+        again = orjson.loads(to_json(derived(view(state, int(read["now"])), recorded)))
     except (KeyError, TypeError, ValueError):
         raise UsageError(
-            f"the answer at position {event.position} was redacted, cut, or given by an older loop",
-            f"its ranking is there: loop show {event.position}",
+            f"the answer at position {position} was redacted, cut, or given by an older loop",
+            f"its ranking is there: loop show {position}",
         ) from None
-    return {**recorded, "rederived": {"position": event.position, "same": same}}
+    # A pass asks under its config before that is recorded, so of a changed one the log knows no such view.
+    known, then = state.control["config"], snapshots.load(log, position).control["config"]
+    same = None
+    if known is not None and then is not None and known["hash"] == then["hash"]:
+        same = all(again[key] == value for key, value in recorded.items())
+    return {**again, **recorded, "rederived": {"position": position, "same": same}}
 
 
 def _head(report: Mapping[str, Any]) -> str:
     first = report.get("selected")
     what = f"{clean(first['category'], 64)}, task {clean(first.get('id', '–'), 200)}" if first else "by score alone"
+    if not report["all_scores"]:
+        what = "nothing is worth starting"
     head = f"tier {report['tier']}: {what}"
     again = report["rederived"]
     if again is not None:
         words = {True: "made again from the log: the same", False: "made again from the log: NOT the same"}
-        head += f"\nanswer at position {again['position']}; task files as read then; "
+        head += f"\nanswer at position {again['position']}; task files as they were read then; "
         head += words.get(again["same"], "its pass had a new config, so it is only shown")
     return head
 
 
 def _table(report: Mapping[str, Any]) -> RenderableType:
+    """Each category's points, term by term; under them the weights, and what every score begins with."""
     from rich.table import Table
 
-    names = list(next(iter(report["terms"].values()), {}))
-    table = Table(box=None, padding=(0, 1), header_style="dim")
+    lines = report["terms"]
+    names = [name for name in next(iter(lines.values())) if name != "learned" or report["read"]["learn"]]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("category")
-    for name in ("score", "base", *names):
+    for name in ("score", *names):
         table.add_column(name, justify="right", no_wrap=True)
     for category, score in report["all_scores"].items():
-        lines = report["terms"][category]
-        points = [f"{lines[name]['points']:+.2f}" for name in names]
-        table.add_row(clean(category, 64), f"{score:.2f}", f"{report['base']:.2f}", *points)
+        points = [f"{lines[category][name]['points']:+.2f}" for name in names]
+        table.add_row(clean(category, 64), f"{score:.2f}", *points)
+    weights = [f"× {next(iter(lines.values()))[name]['weight']:g}" for name in names]
+    table.add_row("base, weights", f"{report['base']:.2f}", *weights, style="dim")
     return table

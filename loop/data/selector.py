@@ -16,7 +16,7 @@ scores = {"code": 1.0, "triage": 0.5}
 # ── to here ───────────────────────────────────────────────────────────────────────────────────────
 
 # Tier 1: a task is at hand. Tier 3: only the scores speak.
-answer = {"tier": 1 if tasks else 3}
+answer: dict[str, object] = {"tier": 1 if tasks else 3}
 
 if tasks:
     task, category = tasks[0]
