@@ -19,6 +19,7 @@ _ITEM = re.compile(r"[ \t]*-(?:[ \t]+(.*)|[ \t]*)$")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"|\'((?:[^\']|\'\')*)\'')
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'|[,\]]')
 _BLOCK = re.compile(r"[|>][+-]?[1-9]?[+-]?(?:[ \t]+#.*)?$")
+_PLAIN = re.compile(r"[^\"'#\]]*\]?").fullmatch  # most values, of which a thousand files have thousands
 _EMPTY = frozenset({"", "~", "null", "Null", "NULL"})
 _UNREAD = ("{", "&", "*", "!", "|", ">", "%", "@", "`")
 _MORE = "is more than a value, a list or a text"
@@ -105,7 +106,7 @@ def _value(found: Keys, key: str, text: str) -> Value:
 
 def _scalar(text: str) -> str | None:
     text = text.strip()
-    if text.isalnum():
+    if _PLAIN(text):
         return None if text in _EMPTY else text
     if match := _QUOTED.match(text):
         rest = text[match.end() :].strip()
@@ -119,6 +120,8 @@ def _scalar(text: str) -> str | None:
 
 def _list(text: str) -> list[str] | None:
     """The items of an inline list, of which quoted ones may hold commas; None where it has no end."""
+    if text[-1] == "]" and _PLAIN(text):
+        return [item for piece in text[1:-1].split(",") if (item := _scalar(piece)) is not None]
     items, at = [], 1
     for match in _PIECE.finditer(text):
         if match[0] not in (",", "]"):

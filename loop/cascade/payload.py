@@ -8,7 +8,6 @@ makes an answer reproducible: with it and the log `derived` prints the same payl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from events.envelope import to_json
@@ -84,7 +83,7 @@ def _payload(
             "weights": dict(weights),
             "learn": learn,
             "lanes": {
-                name: {key: value for key, value in asdict(lane).items() if value} for name, lane in found.items()
+                name: {key: value for key, value in lane._asdict().items() if value} for name, lane in found.items()
             },
             "warnings": odd,
         },

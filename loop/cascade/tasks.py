@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from loop.cascade.front_matter import FrontMatter, parse, words
 from loop.text import visible
@@ -27,8 +27,7 @@ NEEDS = ("depends", "requires")  # what must be over first, by both its names
 KEYS = ("state", "priority", "category", "tags", "waiting_for", *NEEDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """A task file: its state and priority (0: none) as written, its categories or tags in their order."""
 
     id: str
@@ -39,8 +38,7 @@ class Task:
     depends: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(NamedTuple):
     """What the task files hold for one category: the best active and backlog task on offer (None: none).
 
     `ready` counts what is on offer under the category's own name, `aliased` what came by an alias, `held` what is open
@@ -54,8 +52,7 @@ class Lane:
     held: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
+class Files(NamedTuple):
     """What was read: the tasks in the order of their ids, and what was wrong with the files."""
 
     tasks: tuple[Task, ...] = ()

@@ -7,7 +7,7 @@ selector that leaves a lane out idles a slot, and only an empty lane deserves th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 NEGLECT = 3.0  # starts owed from which neglect is full; `status` calls a category neglected from there on
 CROWDED, STARVED = 0.4, 0.05  # shares of the window above and under which there is a plateau
@@ -17,8 +17,7 @@ BELIEF = 5.0  # grades' worth of belief that a category is of middling grade
 FEW = 2.0  # tasks at which supply is half full
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """What a category's score rests on. Shares are 0..1, all over the allocation window."""
 
     category: str
@@ -112,8 +111,7 @@ LOWEST: Mapping[str, float] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """One line of a score: what the function said, what that is worth, and the points that come of it."""
 
     name: str

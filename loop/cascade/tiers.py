@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from loop.cascade.tasks import Lane
 from loop.cascade.terms import CROWDED, STARVED, Standing, Term, score, terms
@@ -19,8 +19,7 @@ WINDOWS = 6  # answers under which no detector is saturated
 SATURATED = 3  # … which is one that was active in more than one in so many
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(NamedTuple):
     """A category on offer with its score, term by term, and its next task."""
 
     category: str
@@ -30,8 +29,7 @@ class Scored:
     active: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """Best first, the tier's choice in front; `empty` are the categories that need supply, and why."""
 
     tier: int

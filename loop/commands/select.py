@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -14,12 +14,9 @@ from loop.cascade.payload import Payload, derived, payload
 from loop.cascade.tasks import read
 from loop.home import DEFAULT_TASKS, Home, digest, parse_toml, read_text, resolved
 from loop.moment import Moment, resolve
-from loop.output import as_of, clean, console, message, print_json
+from loop.output import as_of, clean, message, print_json
 from projections import snapshots
 from projections.view import view
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 def run(home: Home, *, at: str | None, as_json: bool) -> int:
@@ -38,10 +35,9 @@ def run(home: Home, *, at: str | None, as_json: bool) -> int:
     if as_json:
         print_json(report)
         return 0
-    out = console()
-    out.print(_head(report), soft_wrap=True)
+    print(_head(report))
     if report["all_scores"]:
-        out.print(_table(report))
+        print("", *_table(report), sep="\n")
     for warning in report["diversity_warnings"]:
         message(f"warning: {clean(warning, 300)}")
     return 0
@@ -123,19 +119,19 @@ def _head(report: Mapping[str, Any]) -> str:
     return head
 
 
-def _table(report: Mapping[str, Any]) -> RenderableType:
-    """Each category's points, term by term; under them the weights, and what every score begins with."""
-    from rich.table import Table
+def _table(report: Mapping[str, Any]) -> list[str]:
+    """Each category's points, term by term; under them what every score begins with, and the weights.
 
+    Plain text, since names of categories and numbers are: loading what draws tables would take longer than the rest.
+    """
     lines = report["terms"]
-    names = [name for name in next(iter(lines.values())) if name != "learned" or report["read"]["learn"]]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("category")
-    for name in ("score", *names):
-        table.add_column(name, justify="right", no_wrap=True)
+    first = next(iter(lines.values()))
+    names = [name for name in first if name != "learned" or report["read"]["learn"]]
+    rows = [["category", "score", *names]]
     for category, score in report["all_scores"].items():
         points = [f"{lines[category][name]['points']:+.2f}" for name in names]
-        table.add_row(clean(category, 64), f"{score:.2f}", *points)
-    weights = [f"× {next(iter(lines.values()))[name]['weight']:g}" for name in names]
-    table.add_row("base, weights", f"{report['base']:.2f}", *weights, style="dim")
-    return table
+        rows.append([clean(category, 64), f"{score:.2f}", *points])
+    rows.append(["base, weights", f"{report['base']:.2f}", *(f"×{first[name]['weight']:g}" for name in names)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
+    return ["  ".join(row) for row in aligned]
