@@ -47,6 +47,11 @@ def test_a_small_move_is_none() -> None:
     assert tilted(items, {"code": 1.0, "docs": 1.0}) == {"code": 1.0, "docs": 1.0}
 
 
+def test_the_best_and_the_worst_come_to_the_bounds() -> None:
+    items = {name: [["s", grade]] * GRADES_KEPT for name, grade in (("a", 1.0), ("b", 0.0), ("c", 0.0))}
+    assert tilted(items, {}) == {"a": HIGHEST, "b": LOWEST, "c": LOWEST}
+
+
 GRADES = st.dictionaries(
     st.sampled_from(["a", "b", "c"]),
     st.lists(st.floats(0, 1).map(lambda grade: ["s", grade]), max_size=GRADES_KEPT),

@@ -31,7 +31,7 @@ def fleet() -> dict[str, dict[str, Any]]:
     return {name: run for name, (run,) in found["workloads"]["fleet"].items()}
 
 
-def test_where_slots_are_scarce_the_built_in_selector_is_nearer_to_the_targets(fleet: dict[str, dict[str, Any]]) -> None:
+def test_where_slots_are_scarce_the_built_in_one_is_nearer_to_the_targets(fleet: dict[str, dict[str, Any]]) -> None:
     ours = fleet["built-in"]
     for other in ("uniform", "recorded", "drifting"):
         assert ours["distance"] < fleet[other]["distance"]
