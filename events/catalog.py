@@ -153,7 +153,7 @@ class LoopConfigured(Payload):
     """
 
     type = "loop.configured"
-    version = 3
+    version = 4
     hash: str
     slots: int
     every: float | None
@@ -266,6 +266,7 @@ class SelectionMade(Payload):
     """
 
     type = "selection.made"
+    version = 2
     source: Literal["command", "builtin", "payload"]
     tier: int | None
     ranking: list[RankingEntry]

@@ -47,7 +47,7 @@ def _now(home: Home, log: EventLog, moment: Moment) -> dict[str, Any]:
     text = read_text(home.config)
     state = moment.state(log)
     known = state.control["config"]
-    if known is None or known.get("source") != digest(text):
+    if known is None or known["source"] != digest(text):
         return {**_validated(home, moment, log), "rederived": None}
     # The file is the one in force, which was validated when it was recorded: what checks it need not be loaded.
     tasks = parse_toml(text, home.config)["selector"].get("tasks", DEFAULT_TASKS)  # type: ignore[attr-defined]

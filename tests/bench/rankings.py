@@ -1,4 +1,4 @@
-"""Selectors side by side: python tests/bench/selectors.py [WORKLOAD …] [--slots N] [--days N] [--seed N] [--runs N]
+"""Selectors side by side: python tests/bench/rankings.py [WORKLOAD …] [--slots N] [--days N] [--seed N] [--runs N]
 
 What is simulated is the product: its passes, gates, folds and log (docs/simulate.md); the built-in selector is the one
 that passes ask. Every contender has the same sessions and spells of work. Tables as docs/selector.md has them go to
@@ -108,7 +108,7 @@ CONTENDERS: Mapping[str, Contender] = {
 
 def run(contender: Contender, workload: Workload, *, days: float, seed: int) -> Run:
     """Simulate it, and count in the log."""
-    with TemporaryDirectory(prefix="loop-selectors-") as place:
+    with TemporaryDirectory(prefix="loop-rankings-") as place:
         chosen = contender(workload, Path(place), days, seed)
         config = settings(None, chosen, ())
         done = simulate(config, chosen, Path(place), days=days, seed=seed)
@@ -193,7 +193,7 @@ def show(workload: Workload, rows: Sequence[Row]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="tests/bench/selectors.py", description="Selectors, side by side.")
+    parser = argparse.ArgumentParser(prog="tests/bench/rankings.py", description="Selectors, side by side.")
     known = sorted(path.stem for path in SHIPPED.glob("*.toml"))
     parser.add_argument("names", nargs="*", metavar="WORKLOAD", help=f"which; without one, all: {', '.join(known)}")
     parser.add_argument("--slots", type=int, help="in place of the workload's own")
@@ -212,7 +212,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         tables = {name: {row.contender: [asdict(each) for each in row.runs] for row in found[name]} for name in found}
         simulated = {"days": days, "seed": seed, "runs": runs, "slots": options.slots}
-        print(json.dumps({"schema": "loop.selectors/1", "simulated": simulated, "workloads": tables}, indent=2))
+        print(json.dumps({"schema": "loop.rankings/1", "simulated": simulated, "workloads": tables}, indent=2))
     else:
         print("\n\n".join(show(worlds[name], rows) for name, rows in found.items()))
     return 0

@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "selector.md").read_text("utf-8")
 
 
-def selectors(*words: str) -> subprocess.CompletedProcess[str]:
+def rankings(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "tests/bench/selectors.py", *words],
+        [sys.executable, "tests/bench/rankings.py", *words],
         cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
 
@@ -24,7 +24,7 @@ def selectors(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def fleet() -> dict[str, dict[str, Any]]:
     """Three days of the fleet on one slot: selector -> its one run."""
-    done = selectors("fleet", "--days", "3", "--runs", "1", "--slots", "1", "--json")
+    done = rankings("fleet", "--days", "3", "--runs", "1", "--slots", "1", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["simulated"] == {"days": 3, "seed": 1, "runs": 1, "slots": 1}
@@ -44,7 +44,7 @@ def test_recorded_rankings_know_nothing_of_the_work_there_is(fleet: dict[str, di
 
 def test_the_tables_of_the_page_are_those_that_the_bench_prints() -> None:
     """Their figures take minutes to make again; their workloads, selectors and columns do not."""
-    done = selectors("--days", "0.1", "--runs", "1")
+    done = rankings("--days", "0.1", "--runs", "1")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     heads = [line for line in lines if line.startswith(("###", "| selector", "|--"))]
@@ -57,6 +57,6 @@ def test_the_tables_of_the_page_are_those_that_the_bench_prints() -> None:
 
 
 def test_an_unknown_workload_names_the_known_ones() -> None:
-    done = selectors("flood")
+    done = rankings("flood")
     assert (done.returncode, done.stdout) == (2, "")
     assert "no workload is named flood; known: fleet, monitoring" in done.stderr
