@@ -13,8 +13,8 @@ demo: $(INSTALLED)  ## The whole loop at work, in half a minute
 test: $(INSTALLED)  ## All tests that are quick
 	$(BIN)/python -m pytest -m "not slow" -n 4
 
-slow: $(INSTALLED)  ## The tests that take more than 20 seconds each
-	$(BIN)/python -m pytest -m slow
+slow: $(INSTALLED)  ## The tests that take more than 20 seconds, alone or with their like
+	$(BIN)/python -m pytest -m slow -n 2
 
 agents: $(INSTALLED)  ## The real agents, from their packages, under loop, on a model server on loopback
 	$(BIN)/python tests/agents/run.py

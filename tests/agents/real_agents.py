@@ -181,11 +181,14 @@ def test_an_answer_is_unproven_and_counted(bench: Bench) -> None:
     assert ended["usage"]["cost_micros"] is None or ended["usage"]["cost_micros"] > 0
 
 
-def test_a_bad_key_is_a_failure(bench: Bench) -> None:
+def test_a_bad_key_says_nothing_of_the_work_where_the_agent_tells_of_it(bench: Bench) -> None:
     ended = bench.session(refuse(401, "authentication_error", "invalid x-api-key"))
-    assert ended["outcome"] == "failed"
-    told = {"claude": ("unauthorised", 1), "codex": ("unauthorised", 1), "gptme": ("exit_code", 76)}
-    assert (ended["reason"], ended["exit_code"]) == told[bench.agent]
+    told = {
+        "claude": ("refused", "unauthorised", 1),
+        "codex": ("refused", "unauthorised", 1),
+        "gptme": ("failed", "exit_code", 76),
+    }
+    assert (ended["outcome"], ended["reason"], ended["exit_code"]) == told[bench.agent]
     assert bench.limit() is None
 
 

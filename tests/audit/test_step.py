@@ -277,7 +277,7 @@ def test_wherever_one_walks_one_sees_what_a_fold_from_the_beginning_says(seed: i
             else:
                 walked.step(move)
             position, seen_here = walked.position, walked.look()
-            before = State().fold(events[: position - 1])
+            before = State().fold(log.events(0, position - 1))
             assert seen_here.record.position == position
             assert seen_here.changes == made_by(log, position, before)
             assert seen_here.report == detached(before, walk.to_micros(events[position - 1].at))

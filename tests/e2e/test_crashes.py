@@ -14,6 +14,8 @@ from e2e_project import ROOT, Project, wait_until
 
 from loop.sessions import handshake, proc
 
+pytestmark = pytest.mark.slow
+
 # Each step is a function of the product; the process dies by SIGKILL just before or just after its nth call.
 STEPS = [
     "before loop.controller:reconcile:1",

@@ -70,6 +70,7 @@ class TestABurst:
 
 
 class TestASlowCommand:
+    @pytest.mark.slow
     def test_has_its_whole_time_for_each_notice(self, project: Project) -> None:
         """Three that take four seconds each: the third begins within ten seconds, and is not cut off by them."""
         notified(project, "cat >> notices.jsonl; sleep 4")

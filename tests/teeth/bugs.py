@@ -27,16 +27,23 @@ class Bug:
     was: str
     becomes: str
 
-    def plant(self) -> None:
-        """Change the function in this process, for everybody who has it. Raises NotPlanted."""
-        function = inspect.unwrap(resolve_name(self.where))
+    def planted(self) -> tuple[FunctionType, str]:
+        """The function, and its source with the bug in it. Raises NotPlanted."""
+        try:
+            function = inspect.unwrap(resolve_name(self.where))
+        except (ImportError, AttributeError) as error:
+            raise NotPlanted(f"{self.where}: {error}; mend {__file__}") from None
         if isinstance(function, property):
             function = function.fget
         assert isinstance(function, FunctionType)
         source = inspect.getsource(function)
         if source.count(self.was) != 1:
             raise NotPlanted(f"{self.where} has {self.was!r} {source.count(self.was)} times; mend {__file__}")
-        source = textwrap.dedent(source.replace(self.was, self.becomes))
+        return function, textwrap.dedent(source.replace(self.was, self.becomes))
+
+    def plant(self) -> None:
+        """Change the function in this process, for everybody who has it. Raises NotPlanted."""
+        function, source = self.planted()
         body = source[source.index("def ") :]  # without its decorators
         names: dict[str, object] = {}
         exec(compile(body, f"<planted {self.name}>", "exec"), function.__globals__, names)
@@ -60,7 +67,7 @@ BUGS = (
     ),
     Bug(  # one success in between, and nothing backs off any more
         "streak_instead_of_window", "projections.feedback:backoff",
-        "k = sum(since < at <= last for at in noops)",
+        "k = len([at for at in times if since < at <= times[-1]])",
         'k = next((i for i, end in enumerate(reversed(ends)) if not end["noop"]), len(ends))',
     ),
     Bug(  # what a readable answer leaves free goes to the allowlist
@@ -91,10 +98,16 @@ BUGS = (
         "pause_of_a_category_ignored", "projections.view:restraints",
         "if until is None or until > now:", 'if scope == "all" and (until is None or until > now):',
     ),
-    Bug("instant_used_twice", "loop.passes:is_used", "before >= to_text(nominal)", "before > to_text(nominal)"),
+    Bug(  # a clock that was set back comes to an instant again
+        "instant_used_twice", "loop.passes:is_used", "if fires.had(", "if False and fires.had(",
+    ),
     Bug("old_answer_used", "projections.view:_answer", "asked_now or 0 <= age <=", "asked_now or 0 <= 0 <="),
     Bug("gate_error_is_work", "loop.decider:_gate_error", 'in ("work", "no_work")', 'in ("work", "no_work", "error")'),
-    Bug("limited_pool_used", "projections.view:_pool", "if until > now else", "if until > now + 10**12 else"),
+    Bug("limited_pool_used", "projections.pools:of_pool", "if known is None else", "if True else"),
+    Bug(  # all that may run in a pool whose time has come, not one probe
+        "stampede_of_probes", "projections.pools:_of_limit", "if now >= over:\n        return Access(trial=(scope,))",
+        "if now >= over:\n        return OPEN",
+    ),
     Bug(  # a dead controller is waited for, for ever
         "dead_granter_awaited", "loop.sessions.reconcile:_may_start",
         "return proc.alive(pid, start, boot)", "return True",
