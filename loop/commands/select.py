@@ -89,9 +89,9 @@ def _then(log: EventLog, moment: Moment) -> dict[str, Any]:
     (event,) = log.select(Filter(after=position - 1, upto=position))
     try:
         recorded = orjson.loads(orjson.loads(event.private or "null")["payload"])
-        read = recorded["read"]
-        state = snapshots.load(log, int(read["position"]))
-        again = orjson.loads(to_json(derived(view(state, int(read["now"])), recorded)))
+        had = recorded["read"]
+        state = snapshots.load(log, int(had["position"]))
+        again = orjson.loads(to_json(derived(view(state, int(had["now"])), recorded)))
     except (KeyError, TypeError, ValueError):
         raise UsageError(
             f"the answer at position {position} was redacted, cut, or given by an older loop",
