@@ -727,6 +727,30 @@ def timer_remove(json: Json = False) -> None:
 
 
 @app.command(rich_help_panel=SETUP)
+def select(at: At = None, json: Json = False) -> None:
+    """What the built-in selector says, each score term by term; with --at what it said then, made again.
+
+    Example: loop select --json | loop plan --payload -
+    """
+    from loop.commands.select import run
+
+    raise typer.Exit(run(home(), at=at, as_json=json))
+
+
+@app.command("new-selector", rich_help_panel=SETUP)
+def new_selector(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the script goes.")] = Path("my-selector"),
+) -> None:
+    """Write a short commented selector of your own to begin with.
+
+    Example: loop new-selector my-selector && ./my-selector | loop plan --payload -
+    """
+    from loop.commands.new_selector import run
+
+    raise typer.Exit(run(places["directory"] or Path.cwd(), file))
+
+
+@app.command(rich_help_panel=SETUP)
 def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
     as_timer: Annotated[

@@ -130,6 +130,8 @@ class SelectorConfig(_Part):
     fallback_slots: int
     default_category: str | None
     aliases: dict[str, str]
+    weights: dict[str, float] = {}
+    learn: bool = False
 
 
 class RespawnConfig(_Part):
@@ -147,10 +149,11 @@ class LoopConfigured(Payload):
     """The effective config, whenever it differs from the one in force; defaults written out, times in seconds.
 
     `red_rungs`: where it raises `slots`, the rungs of the readiness ladder that were red then; no decision reads them.
+    `source`: the SHA-256 of the file's text, by which a reader knows that nothing was edited since.
     """
 
     type = "loop.configured"
-    version = 3
+    version = 4
     hash: str
     slots: int
     every: float | None
@@ -170,6 +173,7 @@ class LoopConfigured(Payload):
     backends: dict[str, BackendConfig]
     pools: dict[str, PoolConfig] = {}
     red_rungs: list[str] = []
+    source: str | None = None
     settings: PrivateJson
 
 
@@ -256,15 +260,20 @@ class RankingEntry(_Part):
 
 
 class SelectionMade(Payload):
-    """The selector's answer, normalised; `digest` is the SHA-256 of the payload as it came."""
+    """The selector's answer, normalised; `digest` is the SHA-256 of the payload as it came.
+
+    `plateau`: the category that the built-in selector saw crowd out the others.
+    """
 
     type = "selection.made"
+    version = 2
     source: Literal["command", "builtin", "payload"]
     tier: int | None
     ranking: list[RankingEntry]
     exit_code: int | None = None
     seconds: float | None = None
     digest: str | None = None
+    plateau: str | None = None
     warnings: PrivateList
     payload: PrivateText
 

@@ -54,9 +54,21 @@ def _no_backends_considered(data: Json) -> Json:
     return {**data, "candidates": [{**each, "backends": None} for each in data["candidates"]]}
 
 
+def _no_terms(data: Json) -> Json:
+    """Before the built-in selector had weights, and configs were known by their text."""
+    return {**data, "selector": {**data["selector"], "weights": {}, "learn": False}, "source": None}
+
+
+def _no_plateau(data: Json) -> Json:
+    """Before the built-in selector looked for one."""
+    return {**data, "plateau": None}
+
+
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
     ("loop.configured", 1): _no_rungs,
     ("loop.configured", 2): _no_budgets,
+    ("loop.configured", 3): _no_terms,
+    ("selection.made", 1): _no_plateau,
     ("fanout.decided", 1): _without_ledger,
     ("fanout.decided", 2): _no_backends_considered,
     ("lock.acquired", 1): _no_observation,

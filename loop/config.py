@@ -46,9 +46,10 @@ from loop.config_values import (
     SomeNames,
     Text,
     Tokens,
+    Weights,
     Words,
 )
-from loop.home import DEFAULT_STATE, resolved
+from loop.home import DEFAULT_STATE, DEFAULT_TASKS, resolved
 
 if TYPE_CHECKING:
     from loop.sessions.rundir import Reader
@@ -132,6 +133,9 @@ class SelectorSection(Section):
     fallback_slots: Count = 1
     default_category: Name | None = None
     aliases: Aliases = Field(default_factory=dict)
+    tasks: PathText = DEFAULT_TASKS
+    weights: Weights = Field(default_factory=dict)
+    learn: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> SelectorSection:
@@ -272,7 +276,7 @@ class SessionSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)  # each is its own: read again, a file may mean other paths
 class Config:
-    """A whole and valid config. `path` is its file's, absolute."""
+    """A whole and valid config. `path` is its file's, absolute; `source` the digest of the text that was read."""
 
     path: Path
     loop: LoopSection
@@ -285,6 +289,7 @@ class Config:
     backends: Mapping[str, BackendSection]
     retention: RetentionSection = field(default_factory=RetentionSection)
     pools: Mapping[str, PoolSection] = field(default_factory=dict)
+    source: str | None = None
 
     @property
     def directory(self) -> Path:
@@ -390,6 +395,8 @@ def _data(config: Config) -> dict[str, object]:
             "fallback_slots": selector.fallback_slots,
             "default_category": selector.default_category,
             "aliases": dict(selector.aliases),
+            "weights": dict(selector.weights),
+            "learn": selector.learn,
         },
         "respawn": {"limit": config.respawn.limit, "min_grade": config.respawn.min_grade},
         "host": config.host.model_dump(),
@@ -440,7 +447,7 @@ def _private(config: Config) -> dict[str, object]:
     own = ("note", "command", "gate", "cwd", "prompt", "prompt_file", *hooks)
     return {
         "loop": {"cwd": config.loop.cwd, "state": config.loop.state, "notify": _listed(config.loop.notify)},
-        "selector": {"command": _listed(config.selector.command)},
+        "selector": {"command": _listed(config.selector.command), "tasks": config.selector.tasks},
         "retention": config.retention.model_dump(),
         "session": {key: _listed(getattr(config.session, key)) for key in hooks},
         "categories": {

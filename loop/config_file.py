@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ from loop.config import (
 )
 from loop.config_presets import TASK_IN_PROGRAM, PresetSection, filled_in, runs_its_prompt, tasks_in_programs
 from loop.config_values import name_problem
-from loop.home import parse_toml, read_text, resolved
+from loop.home import digest, parse_toml, read_text, resolved
 
 SECTIONS: Mapping[str, type[Section]] = {
     "loop": LoopSection,
@@ -62,7 +63,7 @@ def parse(text: str, path: Path) -> Config:
 
     Raises ConfigError, whose message begins with the path and has a line for every problem.
     """
-    return from_tables(parse_toml(text, path), path)
+    return replace(from_tables(parse_toml(text, path), path), source=digest(text))
 
 
 def from_tables(tables: Mapping[str, object], path: Path) -> Config:

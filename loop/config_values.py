@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator
 
+from loop.cascade.terms import WEIGHTS
 from loop.command import PLACEHOLDERS, placeholder_problem
 from loop.duration import parse_bytes, parse_seconds
 
@@ -22,6 +24,9 @@ OUTCOMES = (
 MOST = 10_000  # of anything counted: more is a typo
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+HEAVIEST = 100  # weight of a term
 
 
 def name_problem(name: object) -> str | None:
@@ -152,6 +157,20 @@ def _aliases(value: object) -> Mapping[str, str]:
     return {alias: _name(target) for alias, target in value.items()}
 
 
+def _weights(value: object) -> Mapping[str, float]:
+    if not isinstance(value, dict):
+        raise ValueError("a table is wanted: { gap = 3.0 }")
+    for name, weight in value.items():
+        if name not in WEIGHTS:
+            near = get_close_matches(name, WEIGHTS, 1)
+            raise ValueError(
+                f"{name[:64]!r} is no term of a score; " + (f"did you mean {near[0]}?" if near else ", ".join(WEIGHTS))
+            )
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= HEAVIEST:
+            raise ValueError(f"{name} = {weight!r} is no weight; a number from 0 to {HEAVIEST} is")
+    return {name: float(weight) for name, weight in value.items()}
+
+
 def _parallel(value: object) -> bool | Literal["alone"]:
     if value == "alone" and isinstance(value, str):
         return "alone"
@@ -183,4 +202,5 @@ Patterns = Annotated[tuple[str, ...], PlainValidator(_patterns)]
 Env = Annotated[Mapping[str, str], PlainValidator(_env)]
 ExitCodes = Annotated[Mapping[int, str], PlainValidator(_exit_codes)]
 Aliases = Annotated[Mapping[str, str], PlainValidator(_aliases)]
+Weights = Annotated[Mapping[str, float], PlainValidator(_weights)]
 Parallel = Annotated[bool | Literal["alone"], PlainValidator(_parallel)]

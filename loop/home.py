@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from events.errors import ConfigError, UsageError
 
 CONFIG_NAME = "loop.toml"
 DEFAULT_STATE = ".loop"
+DEFAULT_TASKS = "tasks"
 DB_NAME = "loop.db"
 LOCKS_NAME = "locks"
 LARGEST_CONFIG = 1 << 20  # bytes; a config is written by a person
@@ -122,6 +124,11 @@ def read_text(config: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise UnusableConfig(f"{config}: line {line} is not UTF-8", "save the file as UTF-8") from None
+
+
+def digest(text: str) -> str:
+    """What `loop.configured` keeps of a config's text, to know it by."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def parse_toml(text: str, config: Path) -> dict[str, object]:

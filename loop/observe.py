@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 from events.catalog import RankingEntry, SelectionMade, SelectionRejected
 from events.envelope import to_json
+from loop.cascade.payload import Payload, kept, payload
+from loop.cascade.tasks import Files, read
 from loop.command import run_bounded
 from loop.config import Config
-from loop.policies import most_owed
-from loop.selector import Ranking, Rejection, builtin_payload, parse, rejected_by_run
+from loop.selector import Ranking, Rejection, parse, rejected_by_run
 from projections.view import View
 
 PAYLOAD_LIMIT = 1 << 20  # bytes of an answer that are read
@@ -19,14 +20,21 @@ PAYLOAD_KEPT = 32_768  # characters of it that the log keeps
 Selection = SelectionMade | SelectionRejected
 
 
-def ask_selector(config: Config, view: View, environ: Mapping[str, str], *, dry_run: bool) -> Selection:
+def ask_selector(
+    config: Config, view: View, environ: Mapping[str, str], *, dry_run: bool, files: Files | None = None
+) -> Selection:
     """The selector's answer as an event: run the command, or answer from the view where `builtin = true`.
 
-    Never raises for what a selector does; `dry_run` tells it so with LOOP_DRY_RUN=1.
+    Never raises for what a selector does; `dry_run` tells it so with LOOP_DRY_RUN=1. `files` stand in for the task
+    files that the built-in one reads.
     """
     if config.selector.command is None:
-        raw = to_json(builtin_payload(most_owed(view))).encode()
-        return interpret(raw, config, source="builtin")
+        answer = builtin_payload(config, view, files)
+        made = interpret(to_json(answer).encode(), config, source="builtin")
+        if isinstance(made, SelectionMade):
+            text = to_json(kept(answer, PAYLOAD_KEPT))
+            return made.model_copy(update={"plateau": answer["plateau"], "payload": _bounded(text)})
+        return made
     result = run_bounded(
         config.selector.command,
         cwd=config.directory,
@@ -49,6 +57,19 @@ def ask_selector(config: Config, view: View, environ: Mapping[str, str], *, dry_
             payload=_text(result.stdout),
         )
     return interpret(result.stdout, config, source="command", exit_code=result.code, seconds=round(result.seconds, 3))
+
+
+def builtin_payload(config: Config, view: View, files: Files | None = None) -> Payload:
+    """What the built-in selector prints: from the view, and `files` or the task files of the project."""
+    selector = config.selector
+    return payload(
+        view,
+        read(config.directory / selector.tasks) if files is None else files,
+        aliases=selector.aliases,
+        weights=selector.weights,
+        learn=selector.learn,
+        default=selector.default_category,
+    )
 
 
 def interpret(

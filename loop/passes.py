@@ -176,7 +176,8 @@ def configure(entry: Writing, config: Config, red_rungs: Sequence[str] = ()) -> 
     data, private = facts(config)
     known = entry.state.control["config"]
     if known is None or known["hash"] != data["hash"]:
-        entry.append(LoopConfigured.model_validate({**data, "red_rungs": red_rungs, "settings": private}), actor=ACTOR)
+        about = {"red_rungs": red_rungs, "settings": private, "source": config.source}
+        entry.append(LoopConfigured.model_validate({**data, **about}), actor=ACTOR)
 
 
 def raises_slots(state: State, config: Config) -> bool:

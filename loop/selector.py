@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -93,11 +93,6 @@ def rejected_by_run(result: CommandResult) -> Rejection | None:
     if not result.stdout.strip():
         return _NO_ANSWER
     return None
-
-
-def builtin_payload(owed: Sequence[str]) -> dict[str, object]:
-    """The builtin selector's answer: the categories in the order they are owed, as descending whole scores."""
-    return {"tier": 3, "all_scores": {name: len(owed) - rank for rank, name in enumerate(owed)}}
 
 
 _NO_ANSWER = Rejection("no_answer", (), "the selector printed nothing")

@@ -116,6 +116,12 @@ def wait(state: State, config: dict[str, Any], name: str, now: int) -> Wait | No
     return Wait(block["session"], block["task"], until) if since <= now < until else None
 
 
+def is_waiting(config: dict[str, Any], at: str, now: int) -> bool:
+    """Whether what was found blocked `at` a stored time still waits for that alone."""
+    since = to_micros(at)
+    return since <= now < since + LONGEST * schedule.period(config, since)
+
+
 def supply(state: State, config: dict[str, Any], name: str, now: int) -> Supply:
     """Whether a category has work, as far as anything still says; no ranking is evidence of that."""
     return told(wait(state, config, name, now), gate(state, config, name, now))

@@ -19,6 +19,7 @@ from projections import (
     guard,
     host,
     ledger,
+    lessons,
     locks,
     notices,
     outcomes,
@@ -43,6 +44,7 @@ PROJECTIONS = {
     "ledger": ledger,
     "guard": guard,
     "notices": notices,
+    "lessons": lessons,
 }
 
 # Facts that no projection needs; listed, so that an unknown type is an error and not a silent gap.
@@ -115,6 +117,7 @@ class State:
         self.host: host.Host = parts["host"]
         self.guard: guard.Guard = parts["guard"]
         self.notices: notices.Notices = parts["notices"]
+        self.lessons: lessons.Lessons = parts["lessons"]
 
     def apply(self, event: Event) -> None:
         """Fold one event: the one after `position`, of a type that this version knows.

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any, Literal, NamedTuple
 
 from events.envelope import to_micros, to_text
-from projections import feedback, pools, schedule, window
+from projections import feedback, lessons, pools, schedule, window
 from projections.backends import is_backends_failure
 from projections.budgets import Budget as Budget
 from projections.budgets import budgets
@@ -139,6 +139,23 @@ class Rates(NamedTuple):
     day_limit: int | None
 
 
+class Past(NamedTuple):
+    """What only the built-in selector reads: see `projections.lessons`."""
+
+    starts: tuple[str, ...]
+    """The categories of the last starts, newest last."""
+    gaps: dict[str, int]
+    """Category -> sessions started since its last one; one that never started has all of them."""
+    grades: dict[str, tuple[float, float]]
+    """Category -> discounted mean grade, and how many grades that is worth."""
+    windows: tuple[bool, ...]
+    """Of its last answers, oldest first: whether it saw a plateau."""
+    tilt: dict[str, float]
+    """Category -> what outcomes make of its weight, 0.5..1.5; one that is missing is 1."""
+    blocked: frozenset[str]
+    """The tasks that a session found blocked, for as long as a category waits after that."""
+
+
 class View(NamedTuple):
     position: int
     now: int
@@ -166,6 +183,8 @@ class View(NamedTuple):
     """Category -> its credit under policy `fair`, in millionths of a slot; zero where it is missing."""
     host: tuple[Measure, ...]
     """The bounds of `[host]` that are set."""
+    past: Past
+    """What the built-in selector looks back on."""
     pools: dict[str, Pool]
     budgets: dict[str, tuple[Budget, ...]]
     """Scope -> its budgets; only those that have any."""
@@ -202,8 +221,21 @@ def view(state: State, now: int) -> View:
         max_ratio=None if config["max_ratio"] is None else round(config["max_ratio"] * PPM),
         ledger=dict(state.ledger["credits"]),
         host=feedback.host(state, config, now),
+        past=_past(state, config, now),
         pools=_pools(state, config),
         budgets=budgets(state, config, now),
+    )
+
+
+def _past(state: State, config: dict[str, Any], now: int) -> Past:
+    total, last, told = state.allocation["total"], state.allocation["last_started"], state.lessons
+    return Past(
+        starts=tuple(told["starts"]),
+        gaps={name: total - (last[name][1] if name in last else 0) for name in config["categories"]},
+        grades={name: lessons.mean(grades) for name, grades in told["grades"].items()},
+        windows=tuple(told["windows"]),
+        tilt=dict(told["tilt"]),
+        blocked=frozenset(task for task, at in told["blocked"].items() if feedback.is_waiting(config, at, now)),
     )
 
 

@@ -27,6 +27,7 @@ COMMANDS = [
     *("verify", "replay", "diff", "when", "step", "export", "import"),
     *("run", "tick", "start", "pause", "resume", "drain", "stop"),
     *("init", "doctor", "backup", "demo", "config check", "config show"),
+    *("select", "new-selector"),
     *("timer install", "timer show", "timer remove", "backends probe", "usage"),
 ]
 

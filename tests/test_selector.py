@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.command import CommandResult
-from loop.selector import RULES, Entry, Ranking, Rejection, builtin_payload, nesting, parse, rejected_by_run
+from loop.selector import RULES, Entry, Ranking, Rejection, nesting, parse, rejected_by_run
 
 PAYLOADS = Path(__file__).parent / "payloads"
 EXPECTED: dict[str, list[list[str]] | None] = json.loads((PAYLOADS / "expected.json").read_text())
@@ -393,8 +393,3 @@ def test_a_run_that_went_wrong_is_a_rejection(changes: dict[str, Any], reason: s
 
 def test_a_run_that_went_well_is_none() -> None:
     assert rejected_by_run(ran()) is None
-
-
-def test_the_builtin_selectors_answer_ranks_as_owed() -> None:
-    assert [entry.category for entry in ranking(builtin_payload(["b", "a", "c"])).entries] == ["b", "a", "c"]
-    assert ranking(builtin_payload([])).entries == ()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from events.catalog import ControllerStarted, GateAnswered, HostMeasured, Interval, SessionLost, TickFinished
 from events.envelope import to_text
 from loop import __version__
+from loop.cascade.tasks import Files, Task
 from loop.config import Config, facts
 from loop.gates import asked
 from loop.journal import Entry, Rehearsal
@@ -153,7 +154,15 @@ class World:
             return self._selector(self.clock.time, with_work, self._task)
         rehearsal = Rehearsal(self.state, self.clock.time)
         configure(rehearsal, self.config)
-        return ask_selector(self.config, view(rehearsal.state, rehearsal.now), {}, dry_run=False)
+        files = self._files_of(with_work)
+        return ask_selector(self.config, view(rehearsal.state, rehearsal.now), {}, dry_run=False, files=files)
+
+    def _files_of(self, with_work: list[str]) -> Files:
+        """The task files that say what the modelled selector knows: one ready task where there is work, else one that
+        waits."""
+        ready = [Task(self._task(name), "backlog", tags=(name,)) for name in with_work]
+        dry = (name for name in self.config.categories if name not in with_work)
+        return Files((*ready, *(Task(f"{name}-waits", "backlog", tags=(name,), waiting=True) for name in dry)))
 
     def _task(self, category: str) -> str:
         """The oldest task of the category that is not done and that no session works on."""

@@ -24,7 +24,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from tests.bench.measure import Line, machine, progress  # noqa: E402
 
-NAMES = ("append", "peers", "fold", "decide", "moments", "status", "starts", "shim", "idle", "hundred")
+NAMES = ("append", "peers", "fold", "decide", "moments", "status", "selecting", "starts", "shim", "idle", "hundred")
 LONG = ("million",)  # only by name
 
 

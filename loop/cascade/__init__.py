@@ -1,0 +1,1 @@
+"""The built-in selector: task files and the log in, a payload of the documented shape out."""
