@@ -22,7 +22,7 @@ from events.clock import Clock, SystemClock
 from events.envelope import COLUMNS, About, Event, Record, short_id, to_json, to_micros, to_text
 from events.errors import DAMAGED, LoopError, StoreBusy, StoreError, StoreGone, StoreImported, StoreTooNew
 from events.origin import SINCE_SCHEMA, Origin
-from events.upcast import upcast
+from events.upcast import LATEST, upcast
 from migrations import APPLICATION_ID
 from migrations import SCHEMA as SCHEMA
 
@@ -590,9 +590,7 @@ class EventLog:
         Where the clock was stepped back the log's order rules: the answer is the newest such event.
         """
         # Time rises from one step of the clock to the next, so that the newest stretch that begins early enough has it.
-        row = self._row(
-            "SELECT coalesce(max(position), 1) FROM events WHERE type = 'clock.stepped' AND at <= ?", (at,)
-        )
+        row = self._row("SELECT coalesce(max(position), 1) FROM events WHERE type = 'clock.stepped' AND at <= ?", (at,))
         low, high = max(self.base().position, int(row[0]) - 1), self._end_of_stretch(int(row[0]))
         while low < high:
             middle = (low + high + 1) // 2
@@ -629,11 +627,13 @@ class EventLog:
 
     def _decoded(self, rows: Sequence[Any]) -> Iterator[Event]:
         """Rows as folds see them. Raises StoreError for one that a fault has made unreadable."""
-        position = 0
+        position, latest = 0, LATEST.get
         try:
             for position, type, version, at, tick, cause, session, category, data in rows:
-                upcasted = upcast(type, version, loads(data))
-                yield _new(Event, (position, type, at, tick, cause, session, category, upcasted))
+                decoded = loads(data)
+                if version != latest(type, 1):
+                    decoded = upcast(type, version, decoded)
+                yield _new(Event, (position, type, at, tick, cause, session, category, decoded))
         except (ValueError, TypeError) as error:
             raise StoreError(f"{self._path}: event {position} cannot be read: {error}", DAMAGED) from error
 

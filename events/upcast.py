@@ -77,6 +77,9 @@ UPCASTERS: dict[tuple[str, int], Upcaster] = {
     ("notice.failed", 1): _no_subject,
 }
 
+LATEST = {type: version + 1 for type, version in sorted(UPCASTERS)}
+"""Today's version of each type that ever had another; that of all others is 1."""
+
 
 def upcast(type: str, version: int, data: Json) -> Json:
     """`data` of an event of `type` stored at `version`, as today's version has it.

@@ -62,7 +62,7 @@ class Told(NamedTuple):
     at_once: bool = False
 
 
-NOTHING = Told("nothing")
+NOTHING, SERVES = Told("nothing"), Told("served")
 
 
 def initial() -> Backends:
@@ -170,7 +170,7 @@ def told_by(event: Event) -> Told:
         return Told("broken", "pool", UNAUTHORISED, at_once=True)
     if data["outcome"] in BROKEN:
         return Told("broken", "backend", data["outcome"])
-    return Told("served") if data["outcome"] in SERVED else NOTHING
+    return SERVES if data["outcome"] in SERVED else NOTHING
 
 
 def _break(state: Backends, scope: str, event: Event, told: Told, meant: bool) -> None:
@@ -190,7 +190,8 @@ def _break(state: Backends, scope: str, event: Event, told: Told, meant: bool) -
     if breaker is None:
         breaker = Breaker(ends=[], opened=None, why="", times=0, probe=None, asked=None)
         state["breakers"][scope] = breaker
-    keep_recent(breaker["ends"], [event.at, told.what == "broken"], ENDS_KEPT)
+    said: list[str | bool] = [event.at, told.what == "broken"]
+    keep_recent(breaker["ends"], said, ENDS_KEPT)
     if told.what == "broken" and (told.at_once or _too_many(breaker["ends"], event.at)):
         breaker.update({"opened": event.at, "why": told.why, "times": 1, "probe": None, "asked": None})
 

@@ -112,15 +112,15 @@ def resumed(state: Control, event: Event) -> None:
 
 def tick_started(state: Control, event: Event) -> None:
     data = event.data
-    started = Pass(
-        id=event.tick,
-        at=event.at,
-        trigger=data["trigger"],
-        nominal=data["nominal"],
-        missed=data["missed"],
-        ended=data["ended"],
-        started=0,
-    )
+    started: Pass = {
+        "id": event.tick,
+        "at": event.at,
+        "trigger": data["trigger"],
+        "nominal": data["nominal"],
+        "missed": data["missed"],
+        "ended": data["ended"],
+        "started": 0,
+    }
     state["current"] = started
     state["request"] = None
     state["invalid_config"] = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from events.envelope import Event, to_micros, to_text
 
@@ -23,6 +23,7 @@ EXACT_HELD = 3 * EXACT  # and for how long: a clock that was set back by hours s
 RECENT = 20  # ends and assessments that a fold keeps
 
 Hours = dict[str, Any]
+T = TypeVar("T")
 
 
 def hour(at: str) -> str:
@@ -48,6 +49,17 @@ def bucket(hours: Hours, at: str, new: Callable[[], Any], kept: int | None = Non
 def first_hour(now: int, window: int) -> str:
     """The oldest hour that a window of `window` microseconds before `now` touches."""
     return _hour_text(max(0, now - window) // HOUR)
+
+
+def hours_between(hours: Hours, first: str, before: str) -> list[str]:
+    """The hours with a bucket from `first` on that are before `before`: looked up where those are few, as they are but
+    where the clock was set."""
+    if before <= first:
+        return []
+    begin, end = (to_micros(f"{each}:00:00.000000Z") // HOUR for each in (first, before))
+    if end - begin > len(hours):
+        return [each for each in hours if first <= each < before]
+    return [each for each in map(_hour_text, range(begin, end)) if each in hours]
 
 
 def hours_touched(now: int, window: int) -> Iterator[str]:
@@ -76,7 +88,7 @@ def keep_exact(items: list[list[Any]], item: list[Any]) -> None:
     keep_recent(items, item, EXACT_KEPT)
 
 
-def keep_recent(items: list[Any], item: Any, limit: int) -> None:
+def keep_recent(items: list[T], item: T, limit: int) -> None:
     """Append to a list that holds the last `limit` items."""
     items.append(item)
     if len(items) > limit:

@@ -54,14 +54,14 @@ def lost(state: Guard, event: Event) -> None:
 
 
 def _end(state: Guard, event: Event, how: str, *, failed: bool, lost: bool = False) -> None:
-    end = End(
-        position=event.position,
-        session=event.session or "",
-        category=event.category or "",
-        how=how,
-        failed=failed,
-        lost=lost,
-    )
+    end: End = {
+        "position": event.position,
+        "session": event.session or "",
+        "category": event.category or "",
+        "how": how,
+        "failed": failed,
+        "lost": lost,
+    }
     keep_recent(state["ends"], end, ENDS_KEPT)
 
 

@@ -77,7 +77,7 @@ def acquired(state: Locks, event: Event) -> None:
         _violation(state, event, "acquired_while_held", key, latest)
     elif token <= before:
         _violation(state, event, "overtaken_token", key, latest)
-    state["held"][key] = Held(session=event.session or "", token=token, since=event.at)
+    state["held"][key] = {"session": event.session or "", "token": token, "since": event.at}
 
 
 def released(state: Locks, event: Event) -> None:

@@ -89,18 +89,22 @@ def _end(state: Outcomes, event: Event, outcome: str, code: str | None, grade: f
     counts = bucket(state["counts"], event.at, dict)
     counts[outcome] = counts.get(outcome, 0) + 1
     if outcome in ASSESSED:
-        item = Assessed(
-            session=session, at=event.at, outcome=outcome, grade=grade, unproven_before=state["unproven"]
-        )
+        item: Assessed = {
+            "session": session,
+            "at": event.at,
+            "outcome": outcome,
+            "grade": grade,
+            "unproven_before": state["unproven"],
+        }
         keep_recent(state["assessed"], item, RECENT)
     elif outcome == "unproven":
         state["unproven"] += 1
     if code != "voided":
-        state["last"][category] = LastEnd(session=session, at=event.at, outcome=outcome, code=code, chain=chain)
+        state["last"][category] = {"session": session, "at": event.at, "outcome": outcome, "code": code, "chain": chain}
     elif served is not None:  # what was voided never was a session: it ends no chain, and what was due still is
         keep_recent(state["due"], served, DUE_KEPT)
     if outcome == "productive" and proved and rule != "allowlist":
-        due = Due(session=session, category=category, at=event.at, grade=grade, chain=chain)
+        due: Due = {"session": session, "category": category, "at": event.at, "grade": grade, "chain": chain}
         keep_recent(state["due"], due, DUE_KEPT)
 
 

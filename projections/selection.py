@@ -84,19 +84,19 @@ def rejected(state: Selection, event: Event) -> None:
 
 def _answer(state: Selection, event: Event, *, rejected: bool) -> None:
     data = event.data
-    state["last"] = Answer(
-        position=event.position,
-        at=event.at,
-        tick=event.tick,
-        tier=None if rejected else data["tier"],
-        source=data["source"],
-        rejected=rejected,
-        reason=data["reason"] if rejected else None,
-        keys=data["keys"] if rejected else [],
-        ranking=[] if rejected else data["ranking"],
-        used=[],
-        taken={task: session for session, task in state["tasks"].items()},
-    )
+    state["last"] = {
+        "position": event.position,
+        "at": event.at,
+        "tick": event.tick,
+        "tier": None if rejected else data["tier"],
+        "source": data["source"],
+        "rejected": rejected,
+        "reason": data["reason"] if rejected else None,
+        "keys": data["keys"] if rejected else [],
+        "ranking": [] if rejected else data["ranking"],
+        "used": [],
+        "taken": {task: session for session, task in state["tasks"].items()},
+    }
 
 
 def decided(state: Selection, event: Event) -> None:
@@ -120,7 +120,8 @@ def decided(state: Selection, event: Event) -> None:
     chosen = [choice["category"] for choice in data["chosen"]]
     others = {category: NOT_STARTED for category in chosen if category not in wanted}
     if wanted or others:
-        keep_recent(state["fires"], Fire(tick=event.tick, at=event.at, wanted=wanted, others=others), FIRES_KEPT)
+        fire: Fire = {"tick": event.tick, "at": event.at, "wanted": wanted, "others": others}
+        keep_recent(state["fires"], fire, FIRES_KEPT)
 
 
 def requested(state: Selection, event: Event) -> None:
@@ -131,13 +132,13 @@ def requested(state: Selection, event: Event) -> None:
     if last is not None:
         named = any(entry["category"] == category for entry in last["ranking"])
     uses = last is not None and rule not in UNJUDGED_RULES and category not in last["used"]
-    state["open"][session] = Open(
-        rule=rule,
-        tick=event.tick,
-        uses=last["position"] if last is not None and uses else None,
-        follows=named,
-        ignores=not named and (readable or rule != "allowlist"),
-    )
+    state["open"][session] = {
+        "rule": rule,
+        "tick": event.tick,
+        "uses": last["position"] if last is not None and uses else None,
+        "follows": named,
+        "ignores": not named and (readable or rule != "allowlist"),
+    }
     if last is not None and uses:
         last["used"].append(category)
     if task:

@@ -61,9 +61,7 @@ class Sessions(TypedDict):
 
 
 def initial() -> Sessions:
-    return Sessions(
-        granter=[], live={}, recent=[], peaks={}, requests={}, exact=[], requested=0, started=0, ended=0
-    )
+    return Sessions(granter=[], live={}, recent=[], peaks={}, requests={}, exact=[], requested=0, started=0, ended=0)
 
 
 def tick_started(state: Sessions, event: Event) -> None:
@@ -74,30 +72,30 @@ def requested(state: Sessions, event: Event) -> None:
     assert event.session is not None
     assert event.category is not None
     data = event.data
-    state["live"][event.session] = Live(
-        category=event.category,
-        task=data["task"],
-        backend=data["backend"],
-        pool=data["pool"],
-        keys=data["keys"],
-        token=event.position,
-        chain=data["chain"],
-        rule=data["rule"],
-        trigger=data["trigger"],
-        tick=event.tick,
-        granter=state["granter"],
-        requested_at=event.at,
-        deadline=data["deadline"],
-        status="requested",
-        started_at=None,
-        pid=None,
-        start=None,
-        shim_pid=None,
-        shim_start=None,
-        boot=None,
-        warned=[],
-        stopping=None,
-    )
+    state["live"][event.session] = {
+        "category": event.category,
+        "task": data["task"],
+        "backend": data["backend"],
+        "pool": data["pool"],
+        "keys": data["keys"],
+        "token": event.position,
+        "chain": data["chain"],
+        "rule": data["rule"],
+        "trigger": data["trigger"],
+        "tick": event.tick,
+        "granter": state["granter"],
+        "requested_at": event.at,
+        "deadline": data["deadline"],
+        "status": "requested",
+        "started_at": None,
+        "pid": None,
+        "start": None,
+        "shim_pid": None,
+        "shim_start": None,
+        "boot": None,
+        "warned": [],
+        "stopping": None,
+    }
     state["requested"] += 1
     requests = state["requests"]
     bucket(requests, event.at, int)
@@ -156,24 +154,21 @@ def _end(state: Sessions, event: Event, outcome: str, reason: str | None) -> Non
         return
     data = event.data
     state["ended"] += 1
-    keep_recent(
-        state["recent"],
-        Ended(
-            id=event.session or "",
-            category=live["category"],
-            task=live["task"],
-            backend=live["backend"],
-            outcome=outcome,
-            reason=reason,
-            grade=data.get("grade"),
-            seconds=data.get("seconds"),
-            exit_code=data.get("exit_code"),
-            signal=data.get("signal"),
-            chain=live["chain"],
-            ended_at=event.at,
-        ),
-        RECENT,
-    )
+    item: Ended = {
+        "id": event.session or "",
+        "category": live["category"],
+        "task": live["task"],
+        "backend": live["backend"],
+        "outcome": outcome,
+        "reason": reason,
+        "grade": data.get("grade"),
+        "seconds": data.get("seconds"),
+        "exit_code": data.get("exit_code"),
+        "signal": data.get("signal"),
+        "chain": live["chain"],
+        "ended_at": event.at,
+    }
+    keep_recent(state["recent"], item, RECENT)
 
 
 def _note_peak(state: Sessions, at: str) -> None:

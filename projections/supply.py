@@ -67,7 +67,8 @@ def ended(state: Supply, event: Event) -> None:
     if task is None or outcome not in ASSESSED:
         return
     category, session = event.category or "", event.session or ""
-    keep_recent(state["ends"].setdefault(category, []), End(at=event.at, noop=outcome == "noop"), RECENT)
+    end: End = {"at": event.at, "noop": outcome == "noop"}
+    keep_recent(state["ends"].setdefault(category, []), end, RECENT)
     if outcome == "blocked":
         found = event.data.get("done_task") or task
         state["blocks"][category] = Block(at=event.at, session=session, task=found, denied=False)

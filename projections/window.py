@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypedDict
 
 from events.envelope import to_micros
-from projections.fold import HOURS_KEPT, Hours, first_hour
+from projections.fold import HOURS_KEPT, Hours, first_hour, hours_between
 
 Cells = dict[str, list[int]]  # category -> [started, microseconds]
 
@@ -32,7 +32,7 @@ def begin(hours: Hours, at: str, length: int) -> Sum:
 def move(sum: Sum, hours: Hours, at: str) -> None:
     """The hour of `at` is about to be put into `hours`: take away those that leave the window then, or `hours`."""
     first = max(sum["first"], first_hour(to_micros(at), sum["length"]))
-    leaving = list(_within(hours, sum["first"], first))
+    leaving = [hours[hour] for hour in hours_between(hours, sum["first"], first)]
     if len(hours) == HOURS_KEPT and (evicted := next(iter(hours))) >= first:
         leaving.append(hours[evicted])
     _subtract(sum["cells"], leaving)
@@ -51,10 +51,10 @@ def over(hours: Hours, sum: Sum | None, now: int, length: int) -> Cells:
     """The sum over every hour that a window of `length` microseconds before `now` touches, without empty cells."""
     first, last = first_hour(now, length), first_hour(now, 0)
     if sum is None or first < sum["first"] or last < sum["last"]:  # the past, or a longer window
-        return plain(_within(hours, first, after=last))
+        return plain(_within(hours, first, last))
     cells = {category: cell.copy() for category, cell in sum["cells"].items()}
     if first > sum["first"]:
-        _subtract(cells, _within(hours, sum["first"], first))
+        _subtract(cells, (hours[hour] for hour in hours_between(hours, sum["first"], first)))
     return _filled(cells)
 
 
@@ -69,9 +69,9 @@ def plain(parts: Iterable[Cells]) -> Cells:
     return _filled(cells)
 
 
-def _within(hours: Hours, first: str, before: str = "~", after: str = "~") -> Iterator[Cells]:
-    """The cells of the hours from `first` on, that are before one hour and not after another."""
-    return (cells for hour, cells in hours.items() if first <= hour < before and hour <= after)
+def _within(hours: Hours, first: str, last: str = "~") -> Iterator[Cells]:
+    """The cells of the hours from `first` to `last`."""
+    return (cells for hour, cells in hours.items() if first <= hour <= last)
 
 
 def _subtract(cells: Cells, parts: Iterable[Cells]) -> None:
