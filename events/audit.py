@@ -15,7 +15,7 @@ from orjson import loads
 from events.envelope import COLUMNS, Event, Record
 from events.errors import StoreError
 from events.store import PAGE, EventLog
-from events.upcast import upcast
+from events.upcast import LATEST, upcast
 from migrations.views import VIEWS
 
 Objects = dict[tuple[str, str], str]
@@ -71,7 +71,8 @@ def event_of(record: Record) -> Event:
     data = loads(record.data)
     if type(data) is not dict:
         raise ValueError(f"its data is no object but {record.data[:40]}")
-    data = upcast(record.type, record.version, data)
+    if record.version != LATEST.get(record.type, 1):
+        data = upcast(record.type, record.version, data)
     return Event(
         record.position, record.type, record.at, record.tick, record.cause, record.session, record.category, data
     )

@@ -19,7 +19,7 @@ from orjson import loads
 from events import place
 from events.chain import GENESIS, link
 from events.clock import Clock, SystemClock
-from events.envelope import COLUMNS, About, Event, Record, short_id, to_json, to_micros, to_text
+from events.envelope import COLUMNS, About, Event, Json, Record, short_id, to_json, to_micros, to_text
 from events.errors import DAMAGED, LoopError, StoreBusy, StoreError, StoreGone, StoreImported, StoreTooNew
 from events.origin import SINCE_SCHEMA, Origin
 from events.upcast import LATEST, upcast
@@ -66,6 +66,39 @@ class Head(NamedTuple):
 
 
 BEGINNING = Head(0, None, GENESIS)
+
+
+class Draft(NamedTuple):
+    """An event that has no place in a chain yet; `data` and `private` are the texts to be stored."""
+
+    type: str
+    version: int
+    at: str
+    tick: str | None
+    cause: int | None
+    session: str | None
+    category: str | None
+    actor: str
+    data: str
+    private: str | None
+
+    @classmethod
+    def of(
+        cls,
+        at: str,
+        payload: Payload,
+        actor: str,
+        tick: str | None = None,
+        cause: int | None = None,
+        session: str | None = None,
+        category: str | None = None,
+    ) -> tuple[Draft, Json]:
+        """The draft of a payload, and its data as folds see it. Raises ValueError for text that UTF-8 cannot carry."""
+        data, private = payload.split()
+        private_text = None if private is None else to_json(private)
+        return cls(
+            payload.type, payload.version, at, tick, cause, session, category, actor, to_json(data), private_text
+        ), data
 
 
 class Filter(NamedTuple):
@@ -141,31 +174,33 @@ class Transaction:
         category: str | None = None,
     ) -> Event:
         """`append` with the time of an observation made elsewhere, which must not be before head's: for imports."""
-        data, private = payload.split()
+        draft, data = Draft.of(at, payload, actor, tick, cause, session, category)
+        position = self.add(draft)
+        return Event(position, draft.type, at, tick, cause, session, category, data)
+
+    def add(self, draft: Draft) -> int:
+        """Give an event its place in the chain, at head + 1, and write it; returns the position."""
         log, position = self._log, self._head.position + 1
-        private_text = salt = None
-        if private is not None:
-            private_text, salt = to_json(private), log.entropy(16)
         record = Record(
             position=position,
             id=short_id("e", log.store_id, position),
-            type=payload.type,
-            version=payload.version,
-            at=at,
-            tick=tick,
-            cause=cause,
-            session=session,
-            category=category,
-            actor=actor,
-            data=to_json(data),
-            private=private_text,
-            salt=salt,
+            type=draft.type,
+            version=draft.version,
+            at=draft.at,
+            tick=draft.tick,
+            cause=draft.cause,
+            session=draft.session,
+            category=draft.category,
+            actor=draft.actor,
+            data=draft.data,
+            private=draft.private,
+            salt=None if draft.private is None else log.entropy(16),
             hash=b"",
         )
         hash = link(self._head.hash, record)
         log.insert((*record[:-1], hash))
-        self._head = Head(position, at, hash)
-        return Event(position, record.type, at, tick, cause, session, category, data)
+        self._head = Head(position, draft.at, hash)
+        return position
 
 
 class EventLog:

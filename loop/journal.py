@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, Unpack
 from events.envelope import About, Event, short_id, to_text
 from events.errors import IllegalTransition
 from events.lifecycle import BACKEND, LOCK, SESSION, advance
-from events.store import EventLog, Transaction
+from events.store import EventLog
 from projections import snapshots
 from projections.state import State
 
@@ -41,10 +41,26 @@ class Writing(Protocol):
         """Append an event and fold it."""
 
 
+class Appending(Protocol):
+    """What an `Entry` needs of a transaction."""
+
+    now: int
+    at: str
+
+    @property
+    def head(self) -> int: ...
+
+    def tick_id(self, position: int) -> str: ...
+
+    def session_id(self, token: int) -> str: ...
+
+    def append(self, payload: Payload, *, actor: str, **about: Unpack[About]) -> Event: ...
+
+
 class Entry:
     """A write transaction with the state folded to its head."""
 
-    def __init__(self, transaction: Transaction, state: State) -> None:
+    def __init__(self, transaction: Appending, state: State) -> None:
         self._transaction = transaction
         self.state = state
 

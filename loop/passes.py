@@ -113,9 +113,28 @@ class Decided:
     tick: str
     position: int
     decision: Decision
-    inputs: str
     grants: tuple[Grant, ...]
     seen: View
+    config: str
+    """The hash of the config in force."""
+    answered: tuple[Any, ...] | None
+    """Of the selector's last answer: whether it was rejected, why, its ranking."""
+
+    @property
+    def inputs(self) -> str:
+        """A digest of what the decision rests on and what it says: config, ranking, what the gates said, which bounds
+        of the host hold, verdicts; no time and no position.
+
+        Two passes with the same inputs would start the same; `tick --expect` compares it.
+        """
+        about = {
+            "config": self.config,
+            "ranking": self.answered,
+            "gates": {name: each.gate.answer for name, each in self.seen.categories.items() if each.gate is not None},
+            "host": {measure.bound_name: measure.ok for measure in self.seen.host},
+            "verdicts": [[each.category, each.rule, each.verdict] for each in self.decision.candidates],
+        }
+        return hashlib.sha256(to_json(about).encode()).hexdigest()[:12]
 
 
 
@@ -168,7 +187,10 @@ def decide_pass(entry: Writing, facts: Facts, clock: Clock, process: Process | N
     chosen = () if facts.keep_config else decision.chosen  # a past config has no commands to grant
     grants = tuple(_grant(entry, facts, choice, tick, event.position) for choice in chosen)
     _note_probes(entry, seen, grants)
-    return Decided(tick, event.position, decision, inputs_of(entry.state, seen, decision), grants, seen)
+    config, last = entry.state.control["config"], entry.state.selection["last"]
+    assert config is not None
+    answered = None if last is None else (last["rejected"], last["reason"], last["ranking"])
+    return Decided(tick, event.position, decision, grants, seen, config["hash"], answered)
 
 
 def configure(entry: Writing, config: Config, red_rungs: Sequence[str] = ()) -> None:
@@ -317,19 +339,3 @@ def _awake(clock: Clock) -> int:
     """Microseconds of awake time."""
     return round(clock.monotonic() * 1e6)
 
-
-def inputs_of(state: State, seen: View, decision: Decision) -> str:
-    """A digest of what a decision rests on and what it says: config, ranking, what the gates said, which bounds of the
-    host hold, verdicts; no time and no position.
-
-    Two passes with the same inputs would start the same; `tick --expect` compares it.
-    """
-    config, last = state.control["config"], state.selection["last"]
-    about = {
-        "config": config["hash"] if config else None,
-        "ranking": None if last is None else [last["rejected"], last["reason"], last["ranking"]],
-        "gates": {name: each.gate.answer for name, each in seen.categories.items() if each.gate is not None},
-        "host": {measure.bound_name: measure.ok for measure in seen.host},
-        "verdicts": [[each.category, each.rule, each.verdict] for each in decision.candidates],
-    }
-    return hashlib.sha256(to_json(about).encode()).hexdigest()[:12]

@@ -231,7 +231,7 @@ def never_started(state: State, now: int) -> tuple[Fire, dict[str, str]] | None:
     config = state.control["config"]
     if config is None:
         return None
-    for fire in reversed(state.selection["fires"]):
+    for fire in reversed(state.selection["fires"].values()):
         choices = {**fire["wanted"], **fire["others"]}
         acted = {name: how for name, how in choices.items() if how in (GRANTED, STARTING) or how in UNACTED}
         at = to_micros(fire["at"])

@@ -27,6 +27,7 @@ LOWEST, HIGHEST = 0.5, 1.5
 class Lessons(TypedDict):
     starts: list[str]  # categories of the last starts, newest last
     grades: dict[str, list[list[Any]]]  # category -> [session, grade] of its last graded ones, newest last
+    means: dict[str, tuple[float, float]]  # category -> `mean` of these, which every view shows
     windows: list[bool]  # of the built-in selector's last answers: whether it saw a plateau
     tilt: dict[str, float]  # category -> 0.5..1.5; one that is missing is 1
     since: int  # starts since the tilt was recomputed
@@ -35,7 +36,7 @@ class Lessons(TypedDict):
 
 
 def initial() -> Lessons:
-    return Lessons(starts=[], grades={}, windows=[], tilt={}, since=0, tasks={}, blocked={})
+    return Lessons(starts=[], grades={}, means={}, windows=[], tilt={}, since=0, tasks={}, blocked={})
 
 
 def started(state: Lessons, event: Event) -> None:
@@ -43,7 +44,7 @@ def started(state: Lessons, event: Event) -> None:
     state["since"] += 1
     if state["since"] >= EVERY:
         state["since"] = 0
-        state["tilt"] = tilted(state["grades"], state["tilt"])
+        state["tilt"] = tilted(state["means"], state["tilt"])
 
 
 def requested(state: Lessons, event: Event) -> None:
@@ -69,15 +70,18 @@ def graded(state: Lessons, event: Event) -> None:
     grade, session = event.data.get("grade"), event.session or ""
     if grade is None:
         return
-    kept = state["grades"].pop(event.category or "", [])
-    state["grades"][event.category or ""] = kept  # the last to be graded is the last to go
-    for item in kept:
-        if item[0] == session:
-            item[1] = grade
-            return
-    keep_recent(kept, [session, grade], GRADES_KEPT)
+    category = event.category or ""
+    kept = state["grades"].pop(category, [])
+    state["grades"][category] = kept  # the last to be graded is the last to go
+    known = next((item for item in kept if item[0] == session), None)
+    if known is None:
+        keep_recent(kept, [session, grade], GRADES_KEPT)
+    else:
+        known[1] = grade
+    state["means"][category] = mean(kept)
     if len(state["grades"]) > CATEGORIES_KEPT:
-        del state["grades"][next(iter(state["grades"]))]
+        oldest = next(iter(state["grades"]))
+        del state["grades"][oldest], state["means"][oldest]
 
 
 def answered(state: Lessons, event: Event) -> None:
@@ -93,9 +97,8 @@ def mean(grades: list[list[Any]]) -> tuple[float, float]:
     return (total / weight, weight) if weight else (0.0, 0.0)
 
 
-def tilted(grades: dict[str, list[list[Any]]], before: dict[str, float]) -> dict[str, float]:
+def tilted(means: dict[str, tuple[float, float]], before: dict[str, float]) -> dict[str, float]:
     """The new tilt: each category's mean grade over that of all, shrunk by PRIOR; small moves are none."""
-    means = {name: mean(items) for name, items in grades.items()}
     worth = sum(weight for _, weight in means.values())
     overall = sum(value * weight for value, weight in means.values()) / worth if worth else 0.0
     if overall <= 0:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from events.envelope import Event
-from projections.fold import Handlers, Hours, bucket, hour, keep_recent
+from projections.fold import Handlers, Hours, bucket, hour
 
 RANKED_RULES = frozenset({"selected", "diversity_alternatives", "alternatives", "all_scores"})
 UNJUDGED_RULES = frozenset({"respawn", "manual"})
@@ -60,13 +60,13 @@ class Open(TypedDict):
 class Selection(TypedDict):
     last: Answer | None
     hours: Hours  # hour -> granted, granted_of, losses by reason, followed, followed_of, lost, ignored, rules
-    fires: list[Fire]  # the last fires that wanted or chose anything
+    fires: dict[str, Fire]  # by pass, the last fires that wanted or chose anything
     open: dict[str, Open]  # sessions requested and not yet started
     tasks: dict[str, str]  # live session -> its task, where it has one
 
 
 def initial() -> Selection:
-    return Selection(last=None, hours={}, fires=[], open={}, tasks={})
+    return Selection(last=None, hours={}, fires={}, open={}, tasks={})
 
 
 def _new_hour() -> dict[str, Any]:
@@ -120,8 +120,9 @@ def decided(state: Selection, event: Event) -> None:
     chosen = [choice["category"] for choice in data["chosen"]]
     others = {category: NOT_STARTED for category in chosen if category not in wanted}
     if wanted or others:
-        fire: Fire = {"tick": event.tick, "at": event.at, "wanted": wanted, "others": others}
-        keep_recent(state["fires"], fire, FIRES_KEPT)
+        state["fires"][event.tick or ""] = {"tick": event.tick, "at": event.at, "wanted": wanted, "others": others}
+        if len(state["fires"]) > FIRES_KEPT:
+            del state["fires"][next(iter(state["fires"]))]
 
 
 def requested(state: Selection, event: Event) -> None:
@@ -182,23 +183,23 @@ def ended(state: Selection, event: Event) -> None:
 
 def _becomes(state: Selection, tick: str | None, category: str, what: str) -> None:
     """Enter what became of a category of a fire; of other passes nothing is kept."""
-    for fire in reversed(state["fires"]):
-        if fire["tick"] != tick:
-            continue
-        if category in fire["others"]:
-            fire["others"][category] = what
-        before = fire["wanted"].get(category, GRANTED)
-        if before != GRANTED:
-            fire["wanted"][category] = what
-            cell = state["hours"].get(hour(fire["at"]))
-            if cell is None:
-                return  # as old as that is nothing shown any more
-            _count(cell["losses"], before, -1)
-            if what == GRANTED:
-                cell["granted"] += 1
-            else:
-                _count(cell["losses"], what, 1)
+    fire = state["fires"].get(tick or "")
+    if fire is None:
         return
+    if category in fire["others"]:
+        fire["others"][category] = what
+    before = fire["wanted"].get(category, GRANTED)
+    if before == GRANTED:
+        return
+    fire["wanted"][category] = what
+    cell = state["hours"].get(hour(fire["at"]))
+    if cell is None:
+        return  # as old as that is nothing shown any more
+    _count(cell["losses"], before, -1)
+    if what == GRANTED:
+        cell["granted"] += 1
+    else:
+        _count(cell["losses"], what, 1)
 
 
 def _count(counts: dict[str, int], name: str, more: int) -> None:

@@ -78,6 +78,16 @@ def _unknown(event: Event) -> StoreTooNew:
     )
 
 
+_BROKEN = (LookupError, TypeError, ValueError, AttributeError, AssertionError)
+"""What a fold raises on an event that is unlike any that we append."""
+
+
+def _unfoldable(position: int, error: Exception) -> StoreError:
+    return StoreError(
+        f"event {position} is missing or cannot be folded: {type(error).__name__} {error}", DAMAGED
+    )
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Without the cycle collector, which looks over a state again and again while it grows, and finds no cycle."""
@@ -124,7 +134,16 @@ class State:
 
         Raises like `fold`.
         """
-        self._fold((event,), None)
+        try:
+            assert event.position == self.position + 1, (event.position, self.position)
+            handlers = self._routes.get(event.type)
+            if handlers is None:
+                raise _unknown(event)
+            for handler, part in handlers:
+                handler(part, event)
+        except _BROKEN as error:
+            raise _unfoldable(self.position + 1, error) from error
+        self.position, self.at = event.position, event.at
 
     def fold(self, events: Iterable[Event], progress: Callable[[int], None] | None = None) -> State:
         """Fold all of `events` in place and return self; `progress` hears the position now and then.
@@ -136,6 +155,7 @@ class State:
             return self._fold(events, progress)
 
     def _fold(self, events: Iterable[Event], progress: Callable[[int], None] | None) -> State:
+        """`apply` to each, with everything at hand: a replay folds millions."""
         routes, position, at = self._routes, self.position, self.at
         try:
             for event in events:
@@ -148,9 +168,8 @@ class State:
                 position, at = event.position, event.at
                 if progress is not None and position % 10_000 == 0:
                     progress(position)
-        except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
-            told = f"{type(error).__name__} {error}"
-            raise StoreError(f"event {position + 1} is missing or cannot be folded: {told}", DAMAGED) from error
+        except _BROKEN as error:
+            raise _unfoldable(position + 1, error) from error
         finally:
             self.position, self.at = position, at
         return self

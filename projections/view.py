@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any, Literal, NamedTuple
 
 from events.envelope import to_micros, to_text
-from projections import feedback, lessons, pools, schedule, window
+from projections import feedback, pools, schedule, window
 from projections.backends import is_backends_failure
 from projections.budgets import Budget as Budget
 from projections.budgets import budgets
@@ -46,6 +46,7 @@ class Category(NamedTuple):
     locks: tuple[str, ...]
     backends: tuple[str, ...] | None
     own_command: bool
+    timeout: int
     cooldown_until: int | None
     backoff: Backoff | None
     wait: Wait | None
@@ -55,7 +56,6 @@ class Category(NamedTuple):
     started: int
     """Sessions started in the allocation window."""
     last_started: int | None
-    timeout: int
     requested: int = 0
     """Sessions granted and not yet started."""
     mean_seconds: int | None = None
@@ -232,7 +232,7 @@ def _past(state: State, config: dict[str, Any], now: int) -> Past:
     return Past(
         starts=tuple(told["starts"]),
         gaps={name: total - (last[name][1] if name in last else 0) for name in config["categories"]},
-        grades={name: lessons.mean(grades) for name, grades in told["grades"].items()},
+        grades={name: (value, weight) for name, (value, weight) in told["means"].items()},
         windows=tuple(told["windows"]),
         tilt=dict(told["tilt"]),
         blocked=frozenset(task for task, at in told["blocked"].items() if feedback.is_waiting(config, at, now)),
@@ -330,12 +330,49 @@ def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Cat
     counts = counted(state, now, round(config["window"] * 1_000_000))
     live = dict(Counter((session["category"], session["status"]) for session in state.sessions["live"].values()))
     found: dict[str, Category] = {}
-    for name, settings in config["categories"].items():
+    for name, settled in _settled(config).items():
         last = state.allocation["last_started"].get(name)
         started, seconds = counts.get(name, (0, 0.0))
         ended = started - live.get((name, "started"), 0)
         wait, gate = feedback.wait(state, config, name, now), feedback.gate(state, config, name, now)
         found[name] = Category(
+            *settled,
+            cooldown_until=cooldown_until(state, name, now),
+            backoff=feedback.backoff(state, config, name, now),
+            wait=wait,
+            gate=gate,
+            started=started,
+            last_started=None if last is None else to_micros(last[0]),
+            requested=live.get((name, "requested"), 0),
+            mean_seconds=round(seconds / ended) if ended > 0 and seconds else None,
+            supply=feedback.told(wait, gate),
+        )
+    return found
+
+
+class _Settled(NamedTuple):
+    """What the config alone says of a category: the first fields of `Category`."""
+
+    name: str
+    target: int | None
+    parallel: Parallel
+    lanes: int
+    locks: tuple[str, ...]
+    backends: tuple[str, ...] | None
+    own_command: bool
+    timeout: int
+
+
+_last_settled: list[tuple[dict[str, Any], dict[str, _Settled]]] = []
+
+
+def _settled(config: dict[str, Any]) -> dict[str, _Settled]:
+    """By category, kept for the config that was asked about last: views of one log ask for the same again and again."""
+    for known, found in _last_settled:
+        if known is config:
+            return found
+    found = {
+        name: _Settled(
             name=name,
             target=None if settings["target"] is None else round(settings["target"] * PPM),
             parallel=settings["parallel"],
@@ -343,17 +380,11 @@ def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Cat
             locks=tuple(settings["locks"]),
             backends=None if settings["backends"] is None else tuple(settings["backends"]),
             own_command=settings["own_command"],
-            cooldown_until=cooldown_until(state, name, now),
-            backoff=feedback.backoff(state, config, name, now),
-            wait=wait,
-            gate=gate,
-            started=started,
-            last_started=None if last is None else to_micros(last[0]),
             timeout=round(settings["timeout"] * 1_000_000),
-            requested=live.get((name, "requested"), 0),
-            mean_seconds=round(seconds / ended) if ended > 0 and seconds else None,
-            supply=feedback.told(wait, gate),
         )
+        for name, settings in config["categories"].items()
+    }
+    _last_settled[:] = [(config, found)]
     return found
 
 
@@ -411,7 +442,7 @@ def _manual(state: State) -> ManualStart | None:
 def _rates(state: State, config: dict[str, Any], now: int) -> Rates:
     since, until = to_text(now - HOUR), to_text(now)  # stored times sort as time does
     # `exact` is in order of position: a clock stepped back leaves times after `now` between older ones, not counted.
-    recent = sum(since < at <= until for (at,) in state.sessions["exact"])
+    recent = len([at for (at,) in state.sessions["exact"] if since < at <= until])
     requests = state.sessions["requests"]
     day = sum(requests.get(hour, 0) for hour in hours_touched(now, 24 * HOUR))
     return Rates(recent, config["max_starts_per_hour"], day, config["max_starts_per_day"])

@@ -20,6 +20,7 @@ from loop.simulate.selector import modelled
 from loop.simulate.tally import Tally, figures
 from loop.simulate.workload import Workload
 from loop.simulate.world import World
+from loop.simulate.writer import Ahead, has_room, writing
 from projections.state import uncollected
 
 START = 1_893_456_000 * MICRO
@@ -54,40 +55,46 @@ class Simulated:
 
 
 def simulate(
-    config: Config, workload: Workload, directory: Path, *, days: float, seed: int, progress: Progress | None = None
+    config: Config,
+    workload: Workload,
+    directory: Path,
+    *,
+    days: float,
+    seed: int,
+    progress: Progress | None = None,
+    apart: bool | None = None,
 ) -> Simulated:
     """Simulate so many days into a new store in `directory`; the same seed gives the same log, byte for byte.
 
-    `progress` hears (days done, days). Raises StoreError where nothing can be written, RefusedError where a store is,
-    UsageError where a recorded selector has no rankings.
+    `progress` hears (days done, days). `apart`: whether another process writes; by default where that is quicker.
+    Raises StoreError where nothing can be written, RefusedError where a store is, UsageError where a recorded selector
+    has no rankings.
     """
     db = directory / DEFAULT_STATE / DB_NAME
     if db.exists():
         raise RefusedError(f"{db} is there already, and a simulation never touches a store", "name a new directory")
     clock = ToldClock(START)
     selector = modelled(workload, config, seed, START)
-    entropy = stream(seed, "salt").randbytes
-    log = EventLog.open(db, clock=clock, entropy=entropy, release=__version__, bulk=True)
+    entropy = stream(seed, "salt")
+    log = EventLog.open(db, clock=clock, entropy=entropy.randbytes, release=__version__, bulk=True)
     try:
-        journal = Journal(log)
-        world = World(config, workload, seed, selector, clock, journal.refresh())
-        end = START + round(days * DAY)
-        with log.transaction() as transaction:
-            world.bind(transaction)
-            world.begin()
-        while world.next < end:
-            with uncollected(), log.transaction() as transaction:
-                world.bind(transaction)
-                last = transaction.head + BATCH
-                while world.next < end and transaction.head < last:
-                    world.step()
-            journal.save_snapshot()
-            if progress is not None:
-                progress(round((clock.time - START) / DAY), round(days))
-        world.finish(end)
-        return Simulated(db, journal.state.position, days, seed, world.tally, figures(world.tally, targets(config)))
+        state, ahead = Journal(log).refresh(), Ahead(log.store_id, log.head().position)
     finally:
         log.close()
+    world = World(config, workload, seed, selector, clock, state, ahead)
+    end = START + round(days * DAY)
+    with writing(db, START, entropy, apart=has_room(days) if apart is None else apart) as writer:
+        world.begin()
+        while ahead.drafts or world.next < end:
+            with uncollected():
+                while world.next < end and len(ahead.drafts) < BATCH:
+                    world.step()
+            writer.write((ahead.drafts, state.dump()))
+            ahead.drafts = []
+            if progress is not None:
+                progress(round((clock.time - START) / DAY), round(days))
+    world.finish(end)
+    return Simulated(db, state.position, days, seed, world.tally, figures(world.tally, targets(config)))
 
 
 def targets(config: Config) -> dict[str, float]:

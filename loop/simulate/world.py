@@ -26,11 +26,11 @@ from loop.simulate.clock import ToldClock
 from loop.simulate.selector import SECONDS, Selector
 from loop.simulate.tally import Tally
 from loop.simulate.workload import Workload
+from loop.simulate.writer import Ahead
 from projections import schedule
 from projections.view import view
 
 if TYPE_CHECKING:
-    from events.store import Transaction
     from projections.state import State
 
 CONTROLLER = Process(pid=2, start=0, boot="00000000-0000-4000-8000-000000000000")
@@ -52,12 +52,20 @@ class Running:
 
 
 class World:
-    """A simulated machine with its loop. `bind` before `step`, as its writes go into a transaction of the caller's."""
+    """A simulated machine with its loop, which appends to `ahead`."""
 
     def __init__(
-        self, config: Config, workload: Workload, seed: int, selector: Selector, clock: ToldClock, state: State
+        self,
+        config: Config,
+        workload: Workload,
+        seed: int,
+        selector: Selector,
+        clock: ToldClock,
+        state: State,
+        ahead: Ahead,
     ) -> None:
         self.config, self.clock, self.state = config, clock, state
+        self._ahead, self._entry = ahead, Entry(ahead, state)
         self.tally = Tally(tuple(config.categories))
         start = clock.time
         self._schedule = facts(config)[0]
@@ -79,15 +87,10 @@ class World:
         self._order = 0  # of two things at one instant the one first planned comes first
         self._running: dict[str, Running] = {}
         self._gone: dict[str, Running] = {}  # by a crash, which nobody has noticed yet
-        self._ahead: list[tuple[int, int, str, Callable[[], None]]] = []
+        self._planned: list[tuple[int, int, str, Callable[[], None]]] = []
         self._plan_fire(start - 1)
         if self._crashes.until < 2**62:
             self._plan(self._crashes.until, "crash", self._crash)
-
-    def bind(self, transaction: Transaction) -> None:
-        """Write into this transaction from now on."""
-        self._transaction = transaction
-        self._entry = Entry(transaction, self.state)
 
     def begin(self) -> None:
         """The controller comes up."""
@@ -98,11 +101,11 @@ class World:
     @property
     def next(self) -> int:
         """When the next thing happens."""
-        return self._ahead[0][0]
+        return self._planned[0][0]
 
     def step(self) -> None:
         """The next thing."""
-        at, _, _, happen = heapq.heappop(self._ahead)
+        at, _, _, happen = heapq.heappop(self._planned)
         self._pass_time(at)
         happen()
 
@@ -114,7 +117,7 @@ class World:
 
     def _plan(self, at: int, what: str, happen: Callable[[], None]) -> None:
         self._order += 1
-        heapq.heappush(self._ahead, (at, self._order, what, happen))
+        heapq.heappush(self._planned, (at, self._order, what, happen))
 
     def _pass_time(self, at: int) -> None:
         self.tally.live_for(len(self._running), max(0, at - self.clock.time))
@@ -124,9 +127,9 @@ class World:
         self._pass_time(self.clock.time + round(seconds * MICRO))
 
     def _now(self) -> Entry:
-        """The transaction, at the clock's time: a simulated one is a moment of one that SQLite commits later."""
-        self._transaction.now = self.clock.time
-        self._transaction.at = to_text(self.clock.time)
+        """A transaction at the clock's time."""
+        self._ahead.now = self.clock.time
+        self._ahead.at = to_text(self.clock.time)
         return self._entry
 
     # ── fires and passes ──────────────────────────────────────────────────────────────────────────────────────────────

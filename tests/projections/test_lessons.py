@@ -17,6 +17,10 @@ def sessions(story: Story, category: str, count: int, grade: float | None = None
     return story
 
 
+def means(grades: dict[str, list[list[object]]]) -> dict[str, tuple[float, float]]:
+    return {name: mean(items) for name, items in grades.items()}
+
+
 def test_the_tilt_moves_once_in_fifty_starts() -> None:
     story = sessions(sessions(given(configured()), "code", 20, 0.9), "docs", EVERY - 21, 0.2)
     assert story.view().past.tilt == {}
@@ -36,6 +40,13 @@ def test_a_grade_that_comes_later_takes_the_place_of_the_first() -> None:
     assert story.view().past.grades == {"code": (0.8, 1.0)}
 
 
+def test_the_means_are_those_of_the_grades_that_are_kept() -> None:
+    story = sessions(sessions(given(configured()), "code", GRADES_KEPT + 5, 0.9), "docs", 3, 0.2)
+    sessions(story, "code", 4, 0.1).happens(graded("s2", 0.5))
+    assert story.state.lessons["means"] == means(story.state.lessons["grades"])
+    assert story.view().past.grades.keys() == {"code", "docs"}
+
+
 def test_the_newer_grade_counts_for_more() -> None:
     old, new = mean([["a", 0.0], ["b", 1.0]]), mean([["a", 1.0], ["b", 0.0]])
     assert old[0] > 0.5 > new[0]
@@ -43,13 +54,14 @@ def test_the_newer_grade_counts_for_more() -> None:
 
 
 def test_a_small_move_is_none() -> None:
-    items = {"code": [["a", 0.52]] * 20, "docs": [["b", 0.5]] * 20}
-    assert tilted(items, {"code": 1.0, "docs": 1.0}) == {"code": 1.0, "docs": 1.0}
+    items: dict[str, list[list[object]]] = {"code": [["a", 0.52]] * 20, "docs": [["b", 0.5]] * 20}
+    assert tilted(means(items), {"code": 1.0, "docs": 1.0}) == {"code": 1.0, "docs": 1.0}
 
 
 def test_the_best_and_the_worst_come_to_the_bounds() -> None:
-    items = {name: [["s", grade]] * GRADES_KEPT for name, grade in (("a", 1.0), ("b", 0.0), ("c", 0.0))}
-    assert tilted(items, {}) == {"a": HIGHEST, "b": LOWEST, "c": LOWEST}
+    graded = (("a", 1.0), ("b", 0.0), ("c", 0.0))
+    items: dict[str, list[list[object]]] = {name: [["s", grade]] * GRADES_KEPT for name, grade in graded}
+    assert tilted(means(items), {}) == {"a": HIGHEST, "b": LOWEST, "c": LOWEST}
 
 
 GRADES = st.dictionaries(
@@ -62,12 +74,12 @@ GRADES = st.dictionaries(
 def test_a_tilt_is_within_its_bounds_and_moves_by_a_step_or_not_at_all(
     grades: dict[str, list[list[object]]], before: dict[str, float]
 ) -> None:
-    after = tilted(grades, before)
+    after = tilted(means(grades), before)
     for name, tilt in after.items():
         assert LOWEST <= tilt <= HIGHEST
         moved = abs(tilt - before.get(name, 1.0))
         assert moved == 0 or moved >= STEP
-    assert tilted(grades, after) == after, "and what it came to stays"
+    assert tilted(means(grades), after) == after, "and what it came to stays"
 
 
 def test_what_is_remembered_is_bounded() -> None:
