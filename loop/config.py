@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -274,7 +274,7 @@ class SessionSettings:
     cwd: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # each is its own: read again, a file may mean other paths
+@dataclass(frozen=True, eq=False)  # each is its own: read again, a file may mean other paths
 class Config:
     """A whole and valid config. `path` is its file's, absolute; `source` the digest of the text that was read."""
 
@@ -296,7 +296,7 @@ class Config:
         """Where relative paths start, and where the selector and the gates run."""
         return self.path.parent
 
-    @property
+    @cached_property
     def state(self) -> Path:
         return resolved(self.directory, self.loop.state)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from events.envelope import to_micros
+from projections.derived import of_config
 from projections.fold import HOUR, hours_touched
 from projections.spending import COST_KNOWN, MICRO, RUNS, TOKENS_KNOWN
 from projections.state import State
@@ -61,7 +62,7 @@ class Budget(NamedTuple):
 
 def budgets(state: State, config: Mapping[str, Any], now: int) -> dict[str, tuple[Budget, ...]]:
     """Scope (`category:code`, `backend:opus`, `pool:max`) -> its budgets; only those that have any."""
-    limited = {scope: settings for scope, settings in _settings(config) if any(map(settings.get, LIMITS.values()))}
+    limited = _limited(config)
     if not limited:
         return {}
     hours = state.spending["hours"]
@@ -95,10 +96,15 @@ def instants(state: State, now: int, upto: int) -> Iterator[int]:
             yield leaves
 
 
-def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for kind, table in (("category", "categories"), ("backend", "backends"), ("pool", "pools")):
-        for name, settings in config[table].items():
-            yield f"{kind}:{name}", settings
+@of_config
+def _limited(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The settings of every scope that has a budget."""
+    return {
+        f"{kind}:{name}": settings
+        for kind, table in (("category", "categories"), ("backend", "backends"), ("pool", "pools"))
+        for name, settings in config[table].items()
+        if any(map(settings.get, LIMITS.values()))
+    }
 
 
 def _budgets(settings: Mapping[str, Any], total: list[int], live: int, until: int | None) -> Iterator[Budget]:

@@ -6,7 +6,7 @@ here is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from events.envelope import to_micros, to_text
@@ -87,10 +87,10 @@ def backoff(state: State, config: dict[str, Any], name: str, now: int) -> Backof
     In the PERIODS before its last NOOP, and since: k NOOPs of n assessed ends. From NOOPS on, where 3k >= n, it backs
     off for min(2**(k - 2), LONGEST) periods from the last NOOP.
     """
-    ends = state.supply["ends"].get(name, [])
-    times = [end["at"] for end in ends if end["noop"]]
-    if len(times) < NOOPS:
+    if state.supply["noops"].get(name, 0) < NOOPS:
         return None
+    ends = state.supply["ends"][name]
+    times = [end["at"] for end in ends if end["noop"]]
     last = to_micros(times[-1])
     period = schedule.period(config, last)
     if not last <= now < last + LONGEST * period:
@@ -116,10 +116,13 @@ def wait(state: State, config: dict[str, Any], name: str, now: int) -> Wait | No
     return Wait(block["session"], block["task"], until) if since <= now < until else None
 
 
-def is_waiting(config: dict[str, Any], at: str, now: int) -> bool:
-    """Whether what was found blocked `at` a stored time still waits for that alone."""
-    since = to_micros(at)
-    return since <= now < since + LONGEST * schedule.period(config, since)
+def waiting(blocked: Mapping[str, str], config: dict[str, Any], now: int) -> Iterator[str]:
+    """Of tasks with the time at which each was found blocked, those that still wait for that alone."""
+    # Of a cron line each period has its own length; of `every` the oldest that counts is known before any is looked at.
+    oldest = "" if config["cron"] is not None else to_text(max(0, now - LONGEST * schedule.period(config, now)))
+    for task, at in blocked.items():
+        if at > oldest and (since := to_micros(at)) <= now < since + LONGEST * schedule.period(config, since):
+            yield task
 
 
 def supply(state: State, config: dict[str, Any], name: str, now: int) -> Supply:

@@ -7,10 +7,8 @@ time zone, daylight saving included.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
-Config = Mapping[str, Any]
+from projections.derived import Config, of_config
 
 
 def last_fire(config: Config, now: int) -> int:
@@ -68,6 +66,7 @@ def jitter(config: Config, store: str, nominal: int) -> int:
     return int.from_bytes(digest[:8], "big") % width
 
 
+@of_config
 def _every(config: Config) -> int:
     return max(1_000_000, round(float(config["every"]) * 1_000_000))
 

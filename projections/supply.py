@@ -36,12 +36,13 @@ class Block(TypedDict):
 class Supply(TypedDict):
     gates: dict[str, Answered]  # category -> its gate's last answer
     ends: dict[str, list[End]]  # category -> its last assessed ends
+    noops: dict[str, int]  # category -> how many of these are NOOPs
     blocks: dict[str, Block]  # category -> its last session that found it blocked, until something says otherwise
     tasks: dict[str, str]  # live session -> its task
 
 
 def initial() -> Supply:
-    return Supply(gates={}, ends={}, blocks={}, tasks={})
+    return Supply(gates={}, ends={}, noops={}, blocks={}, tasks={})
 
 
 def answered(state: Supply, event: Event) -> None:
@@ -68,7 +69,9 @@ def ended(state: Supply, event: Event) -> None:
         return
     category, session = event.category or "", event.session or ""
     end: End = {"at": event.at, "noop": outcome == "noop"}
-    keep_recent(state["ends"].setdefault(category, []), end, RECENT)
+    ends = state["ends"].setdefault(category, [])
+    keep_recent(ends, end, RECENT)
+    state["noops"][category] = len([each for each in ends if each["noop"]])
     if outcome == "blocked":
         found = event.data.get("done_task") or task
         state["blocks"][category] = Block(at=event.at, session=session, task=found, denied=False)

@@ -8,6 +8,7 @@ float arithmetic.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from events.envelope import to_micros, to_text
@@ -15,6 +16,7 @@ from projections import feedback, pools, schedule, window
 from projections.backends import is_backends_failure
 from projections.budgets import Budget as Budget
 from projections.budgets import budgets
+from projections.derived import of_config
 from projections.feedback import Backoff as Backoff
 from projections.feedback import Gate as Gate
 from projections.feedback import Measure as Measure
@@ -235,7 +237,7 @@ def _past(state: State, config: dict[str, Any], now: int) -> Past:
         grades={name: (value, weight) for name, (value, weight) in told["means"].items()},
         windows=tuple(told["windows"]),
         tilt=dict(told["tilt"]),
-        blocked=frozenset(task for task, at in told["blocked"].items() if feedback.is_waiting(config, at, now)),
+        blocked=frozenset(feedback.waiting(told["blocked"], config, now)),
     )
 
 
@@ -315,8 +317,14 @@ def counted(state: State, now: int, length: int) -> dict[str, tuple[int, float]]
 
 def _pools(state: State, config: dict[str, Any]) -> dict[str, Pool]:
     live = Counter(session["pool"] for session in state.sessions["live"].values())
+    return {name: Pool(name, concurrency, live[name]) for name, concurrency in _concurrency(config).items()}
+
+
+@of_config
+def _concurrency(config: Mapping[str, Any]) -> dict[str, int | None]:
+    """Pool -> how many of its sessions may live at once."""
     names = dict.fromkeys(each["pool"] for each in config["backends"].values())
-    return {name: Pool(name, config["pools"].get(name, {}).get("concurrency"), live[name]) for name in names}
+    return {name: config["pools"].get(name, {}).get("concurrency") for name in names}
 
 
 def _held(state: State) -> dict[str, str]:
@@ -363,15 +371,9 @@ class _Settled(NamedTuple):
     timeout: int
 
 
-_last_settled: list[tuple[dict[str, Any], dict[str, _Settled]]] = []
-
-
-def _settled(config: dict[str, Any]) -> dict[str, _Settled]:
-    """By category, kept for the config that was asked about last: views of one log ask for the same again and again."""
-    for known, found in _last_settled:
-        if known is config:
-            return found
-    found = {
+@of_config
+def _settled(config: Mapping[str, Any]) -> dict[str, _Settled]:
+    return {
         name: _Settled(
             name=name,
             target=None if settings["target"] is None else round(settings["target"] * PPM),
@@ -384,8 +386,6 @@ def _settled(config: dict[str, Any]) -> dict[str, _Settled]:
         )
         for name, settings in config["categories"].items()
     }
-    _last_settled[:] = [(config, found)]
-    return found
 
 
 def _answer(state: State, config: dict[str, Any], now: int) -> Answer | None:
