@@ -179,30 +179,54 @@ def history(log: EventLog, *, upto: int, now: int, span: int) -> History:
     start = min(base, log.position_at(to_text(max(last - (now - nominal), 0))))
     for event in log.events_of(TALLIED, start, base):
         found.tally_before.see(event)
-    _walk(found, log, base, upto)
-    return found
-
-
-def _walk(found: History, log: EventLog, base: int, upto: int) -> None:
-    state = found.state
-    acquired, violations = state.locks["acquired"], state.locks["violations"]
-    _resume(found.idle, log, state, base)
-    allocated, selected = dict(state.allocation["hours"]), dict(state.selection["hours"])
-    _find_owed(found, to_text(found.begin))
-    current = ""
+    _resume(found.idle, log, found.state, base)
+    walk = Walk(found)
     for event in log.events(base, upto):
-        state.apply(event)
-        see(found, event)
-        if hour(event.at) != current:  # before the fold lets go of an old hour, which it does in a new one
-            current = hour(event.at)
-            allocated.update(state.allocation["hours"])
-            selected.update(state.selection["hours"])
-    found.idle.until(found.now)
-    _find_owed(found, to_text(found.now))
-    found.locks = state.locks["acquired"] - acquired
-    found.violations = state.locks["violations"] - violations
-    state.allocation["hours"], state.allocation["sum"] = {**allocated, **state.allocation["hours"]}, None
-    state.selection["hours"] = {**selected, **state.selection["hours"]}
+        found.state.apply(event)
+        walk.see(event)
+    return walk.finish()
+
+
+class Walk:
+    """Feed it every event of a window in order, each just folded into the State of `found`; then `finish` it."""
+
+    def __init__(self, found: History) -> None:
+        state = found.state
+        self._found = found
+        self._locks, self._violations = state.locks["acquired"], state.locks["violations"]
+        self._allocated, self._selected = dict(state.allocation["hours"]), dict(state.selection["hours"])
+        self._hour = ""
+        _find_owed(found, to_text(found.begin))
+
+    @classmethod
+    def new(cls, state: State, begin: int, now: int) -> Walk:
+        """Over a whole log that is yet to be written, from `begin` to `now`, into `state`, which is that of no event
+        or of the store's own first."""
+        found = History(
+            begin=begin, now=now, before=begin, window=now - begin, state=state, locks=0, violations=0, tally=Tally(),
+            tally_before=Tally(), owed={}, idle=Idle(since=begin),
+        )  # fmt: skip
+        return cls(found)
+
+    def see(self, event: Event) -> None:
+        see(self._found, event)
+        if hour(event.at) != self._hour:  # before the fold lets go of an old hour, which it does in a new one
+            self._hour = hour(event.at)
+            state = self._found.state
+            self._allocated.update(state.allocation["hours"])
+            self._selected.update(state.selection["hours"])
+
+    def finish(self) -> History:
+        """The window, at its end. Its State keeps all the hours, and must not be folded any further."""
+        found = self._found
+        state = found.state
+        found.idle.until(found.now)
+        _find_owed(found, to_text(found.now))
+        found.locks = state.locks["acquired"] - self._locks
+        found.violations = state.locks["violations"] - self._violations
+        state.allocation["hours"], state.allocation["sum"] = {**self._allocated, **state.allocation["hours"]}, None
+        state.selection["hours"] = {**self._selected, **state.selection["hours"]}
+        return found
 
 
 def see(found: History, event: Event) -> None:

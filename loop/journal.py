@@ -7,7 +7,7 @@ same code as a pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, Unpack
 
@@ -60,9 +60,13 @@ class Appending(Protocol):
 class Entry:
     """A write transaction with the state folded to its head."""
 
-    def __init__(self, transaction: Appending, state: State) -> None:
+    def __init__(
+        self, transaction: Appending, state: State, folded: Callable[[Event], None] | None = None
+    ) -> None:
+        """`folded` hears every event that was appended and folded."""
         self._transaction = transaction
         self.state = state
+        self._folded = folded
 
     @property
     def now(self) -> int:
@@ -84,6 +88,8 @@ class Entry:
         check_legal(self.state, payload, about.get("session"))
         event = self._transaction.append(payload, actor=actor, **about)
         self.state.apply(event)
+        if self._folded is not None:
+            self._folded(event)
         return event
 
 

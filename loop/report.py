@@ -47,7 +47,12 @@ def report(log: EventLog, *, upto: int, now: int, span: int) -> dict[str, Any]:
 
     Windows over two hours begin with a whole UTC hour, and none before the log.
     """
-    found = history(log, upto=upto, now=now, span=span)
+    return told(history(log, upto=upto, now=now, span=span), upto)
+
+
+def told(found: History, upto: int) -> dict[str, Any]:
+    """The report of a window that ends at position `upto`."""
+    now = found.now
     lines = categories(found.state, now, found.window)
     answers = _answers(found, lines)
     rungs = _ladder(found, answers)

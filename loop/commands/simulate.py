@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from events.envelope import to_text
 from events.errors import ConfigError, UsageError
-from events.store import EventLog
 from loop.commands.report import render
 from loop.home import Home
 from loop.output import as_of, clean, console, message, print_json
 from loop.progress import progress
-from loop.report import report
+from loop.report import told
 from loop.simulate import workload as workloads
 from loop.simulate.compare import Difference
 from loop.simulate.compare import compare as compared
@@ -50,14 +49,9 @@ def run(
     _say_unused(chosen, config.categories)
     if into is not None and into.exists() and (not into.is_dir() or os.listdir(into)):
         raise UsageError(f"{into} is there and not empty", "name a new directory: --into DIR")
-    with place(into) as directory:
-        with progress("simulating days") as hear:
-            done = simulate(config, chosen, directory, days=days, seed=seed, progress=hear)
-        log = EventLog.read(done.db)
-        try:
-            found = report(log, upto=done.position, now=done.now, span=done.span)
-        finally:
-            log.close()
+    with place(into) as directory, progress("simulating days") as hear:
+        done = simulate(config, chosen, directory, days=days, seed=seed, progress=hear)
+    found = told(done.history, done.position)
     mean_live = None if done.tally.mean_live is None else round(done.tally.mean_live, 3)
     found["simulated"] = {
         "days": days, "sessions": done.tally.sessions, "seed": seed, "mean_live": mean_live,

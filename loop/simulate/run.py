@@ -12,6 +12,7 @@ from events.errors import RefusedError
 from events.store import EventLog
 from loop import __version__
 from loop.config import Config
+from loop.history import History, Walk
 from loop.home import DB_NAME, DEFAULT_STATE
 from loop.journal import Journal
 from loop.simulate.chance import MICRO, stream
@@ -42,6 +43,8 @@ class Simulated:
     seed: int
     tally: Tally
     figures: dict[str, float | None]
+    history: History
+    """All of it, as `loop.report.told` wants it."""
 
     @property
     def now(self) -> int:
@@ -81,8 +84,9 @@ def simulate(
         state, ahead = Journal(log).refresh(), Ahead(log.store_id, log.head().position)
     finally:
         log.close()
-    world = World(config, workload, seed, selector, clock, state, ahead)
     end = START + round(days * DAY)
+    walk = Walk.new(state, START, end)
+    world = World(config, workload, seed, selector, clock, state, ahead, walk.see)
     with writing(db, START, entropy, apart=has_room(days) if apart is None else apart) as writer:
         world.begin()
         while ahead.drafts or world.next < end:
@@ -94,7 +98,8 @@ def simulate(
             if progress is not None:
                 progress(round((clock.time - START) / DAY), round(days))
     world.finish(end)
-    return Simulated(db, state.position, days, seed, world.tally, figures(world.tally, targets(config)))
+    counted = figures(world.tally, targets(config))
+    return Simulated(db, state.position, days, seed, world.tally, counted, walk.finish())
 
 
 def targets(config: Config) -> dict[str, float]:

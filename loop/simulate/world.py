@@ -31,6 +31,7 @@ from projections import schedule
 from projections.view import view
 
 if TYPE_CHECKING:
+    from events.envelope import Event
     from projections.state import State
 
 CONTROLLER = Process(pid=2, start=0, boot="00000000-0000-4000-8000-000000000000")
@@ -52,7 +53,7 @@ class Running:
 
 
 class World:
-    """A simulated machine with its loop, which appends to `ahead`."""
+    """A simulated machine with its loop, which appends to `ahead`; `folded` hears every event."""
 
     def __init__(
         self,
@@ -63,9 +64,10 @@ class World:
         clock: ToldClock,
         state: State,
         ahead: Ahead,
+        folded: Callable[[Event], None] | None = None,
     ) -> None:
         self.config, self.clock, self.state = config, clock, state
-        self._ahead, self._entry = ahead, Entry(ahead, state)
+        self._ahead, self._entry = ahead, Entry(ahead, state, folded)
         self.tally = Tally(tuple(config.categories))
         start = clock.time
         self._schedule = facts(config)[0]

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from events.errors import ConfigError, RefusedError, UsageError
-from events.store import EventLog
+from events.catalog import ControllerStarted
+from events.errors import ConfigError, RefusedError, StoreError, UsageError
+from events.store import Draft, EventLog, Filter
+from loop import report
 from loop.config import Config
 from loop.simulate.compare import difference
-from loop.simulate.run import simulate
+from loop.simulate.run import BATCH, START, simulate
 from loop.simulate.settings import settings
 from loop.simulate.tally import FIGURES, Tally, figures
 from loop.simulate.workload import Workload, find, load
+from loop.simulate.writer import writing
+from projections import snapshots
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOP = [sys.executable, str(ROOT / "cli.py")]
@@ -69,6 +77,65 @@ def types(log: EventLog) -> dict[str, int]:
 
 
 # ── the log ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+TROUBLE = """
+[outages]
+every = "6h"
+lasts = "1h"
+[crashes]
+every = "8h"
+lasts = "10m"
+"""
+
+
+def test_a_process_that_writes_apart_makes_the_same_log_and_the_same_report(tmp_path: Path) -> None:
+    model = workload(tmp_path, TROUBLE)
+    rows, told = [], []
+    for apart in (False, True):
+        done = simulate(settings(None, model, ()), model, tmp_path / str(apart), days=8, seed=3, apart=apart)
+        log = EventLog.read(done.db)
+        rows.append(log.select(Filter()))
+        told += [report.told(done.history, done.position)]
+        told += [report.report(log, upto=done.position, now=done.now, span=done.span)]
+        assert log.load_snapshot(snapshots.version(), done.position) is not None
+        log.close()
+    assert rows[0] == rows[1]
+    assert len(rows[0]) > BATCH, "more than one batch"
+    assert all(each == told[0] for each in told), "what was counted on the way is what the store tells"
+    assert told[0]["data"]["sessions"] > 400
+
+
+def test_what_keeps_the_other_process_from_writing_is_told_here(tmp_path: Path) -> None:
+    path = tmp_path / "loop.db"
+    log = EventLog.open(path)
+    draft, _ = Draft.of("2030-01-01T00:00:00.000000Z", ControllerStarted(pid=1, start=0, boot="b", release="x"), "a")
+    with writing(path, START, Random(1), apart=True) as writer:
+        writer.write(([draft], snapshots.load(log).dump()))
+    log.close()
+    path.write_bytes(b"no database any more" * 500)
+
+    def write() -> None:
+        with writing(path, START, Random(1), apart=True) as writer:
+            while True:
+                writer.write(([draft] * 1_000, b""))
+
+    with pytest.raises(StoreError, match="not a database"):
+        write()
+
+
+def test_a_process_that_is_killed_while_it_writes_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "loop.db"
+    EventLog.open(path).close()
+
+    def kill() -> None:
+        with writing(path, START, Random(1), apart=True):
+            (child,) = active_children()
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGKILL)
+
+    with pytest.raises(StoreError, match="ended before its time"):
+        kill()
 
 
 def test_a_seed_gives_the_same_log_byte_for_byte_and_another_seed_another(tmp_path: Path) -> None:
