@@ -38,8 +38,12 @@ def run(home: Home, *, at: str | None, as_json: bool) -> int:
     print(_head(report))
     if report["all_scores"]:
         print("", *_table(report), sep="\n")
+    empty = [f"{clean(name, 64)} needs supply: {why}" for name, why in report["needs_supply"].items()]
+    if empty:
+        print("", *empty, sep="\n")
     for warning in report["diversity_warnings"]:
-        message(f"warning: {clean(warning, 300)}")
+        if warning not in empty:
+            message(f"warning: {clean(warning, 300)}")
     return 0
 
 
