@@ -105,9 +105,9 @@ def _empty(category: Category, lane: Lane | None) -> str | None:
         return None
     if category.wait is not None:
         return "its last session found it blocked, and no other task is ready"
-    if lane is not None and lane.held and (category.gate is None or category.gate.answer != "work"):
-        return f"none of its {lane.held} open tasks is ready"
-    return None
+    if lane is None or not lane.held + lane.over or (category.gate is not None and category.gate.answer == "work"):
+        return None
+    return f"none of its {lane.held} open tasks is ready" if lane.held else f"all of its {lane.over} tasks are over"
 
 
 def _shares(categories: Mapping[str, Category]) -> dict[str, float]:

@@ -119,18 +119,20 @@ def test_a_blocked_task_is_offered_again_once_a_session_was_productive_on_it() -
 def test_an_empty_lane_is_left_out_and_reported() -> None:
     story = given(configured(categories={"code": {"gate": True}, "docs": {}, "research": {}, "news": {}}))
     story.happens(tick(), gate("code", "no_work"), running("s1", "news"), over("s1", "blocked"))
-    found = answered(story, {"docs": Lane(held=2)})
+    story.happens(configured(categories={"code": {"gate": True}, "docs": {}, "research": {}, "news": {}, "ops": {}}))
+    found = answered(story, {"docs": Lane(held=2), "ops": Lane(over=3)})
     assert order(found) == ["research"], "of which nobody knows whether it has work"
     assert found.empty == {
         "code": "its gate has no work",
         "docs": "none of its 2 open tasks is ready",
+        "ops": "all of its 3 tasks are over",
         "news": "its last session found it blocked, and no other task is ready",
     }
 
 
 def test_a_gate_that_has_work_vouches_for_a_lane_whose_tasks_wait() -> None:
     story = given(configured(categories={"code": {"gate": True}}), tick(), gate("code", "work"))
-    assert order(answered(story, {"code": Lane(held=2)})) == ["code"]
+    assert order(answered(story, {"code": Lane(held=2, over=1)})) == ["code"]
 
 
 def test_a_category_that_only_starts_by_hand_is_not_offered() -> None:
@@ -207,6 +209,7 @@ LANES = st.dictionaries(
         ready=st.integers(0, 5),
         aliased=st.integers(0, 5),
         held=st.integers(0, 5),
+        over=st.integers(0, 5),
     ),
 )
 STARTS = st.lists(st.sampled_from(NAMES), max_size=16)
