@@ -115,6 +115,8 @@ def _head(report: Mapping[str, Any]) -> str:
     if not report["all_scores"]:
         what = "nothing is worth starting"
     head = f"tier {report['tier']}: {what}"
+    behind = [each for each in report.get("diversity_alternatives", []) if "id" in each]
+    head += "".join(f"\nbehind it {clean(each['category'], 64)}, task {clean(each['id'], 200)}" for each in behind)
     again = report["rederived"]
     if again is not None:
         words = {True: "made again from the log: the same", False: "made again from the log: NOT the same"}

@@ -124,15 +124,19 @@ def test_an_empty_lane_is_left_out_and_reported() -> None:
     assert order(found) == ["research"], "of which nobody knows whether it has work"
     assert found.empty == {
         "code": "its gate has no work",
-        "docs": "none of its 2 open tasks is ready",
-        "ops": "all of its 3 tasks are over",
+        "docs": "none of its open tasks is ready (of 2)",
+        "ops": "all of its tasks are over (of 3)",
         "news": "its last session found it blocked, and no other task is ready",
     }
 
 
-def test_a_gate_that_has_work_vouches_for_a_lane_whose_tasks_wait() -> None:
-    story = given(configured(categories={"code": {"gate": True}}), tick(), gate("code", "work"))
-    assert order(answered(story, {"code": Lane(held=2, over=1)})) == ["code"]
+def test_a_gate_speaks_for_a_lane_whose_tasks_wait_or_are_over() -> None:
+    story = given(configured(categories={"code": {"gate": True}}))
+    for lane in (Lane(held=2), Lane(over=1)):
+        assert order(answered(story, {"code": lane})) == ["code"], "it is asked in the same pass"
+        for said, offered in (("work", ["code"]), ("error", ["code"]), ("no_work", [])):
+            told = given(configured(categories={"code": {"gate": True}}), tick(), gate("code", said))
+            assert order(answered(told, {"code": lane})) == offered
 
 
 def test_a_category_that_only_starts_by_hand_is_not_offered() -> None:

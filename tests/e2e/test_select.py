@@ -46,8 +46,8 @@ def test_it_prints_a_payload_that_plan_reads(tasked: Project) -> None:
 
 def test_the_table_has_a_line_for_each_category_with_its_terms(tasked: Project) -> None:
     done = tasked.loop("select")
-    head, _, columns, first, *_ = done.stdout.splitlines()
-    assert head == "tier 1: docs, task guide"
+    head, behind, _, columns, first, *_ = done.stdout.splitlines()
+    assert (head, behind) == ("tier 1: docs, task guide", "behind it code, task login")
     assert columns.split() == ["category", "score", "recency", "gap", "neglect", "grades", "supply", "plateau"]
     assert first.split()[0] == "docs"
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -96,7 +96,7 @@ def test_a_task_that_a_session_holds_is_offered_to_nobody_else(tasked: Project) 
     answer = tasked.json("select")
     offered = [answer.get("selected"), *answer.get("diversity_alternatives", [])]
     assert "guide" not in {entry.get("id") for entry in offered if entry}
-    assert answer["needs_supply"] == {"docs": "none of its 1 open tasks is ready"}
+    assert answer["needs_supply"] == {"docs": "none of its open tasks is ready (of 1)"}
     tasked.loop("stop")
 
 
