@@ -89,6 +89,22 @@ def test_an_edited_config_counts_at_once(tasked: Project) -> None:
     assert "did you mean gap?" in tasked.loop("select", code=3).stderr
 
 
+def test_task_files_are_where_the_config_says_for_plan_and_select_alike(tasked: Project) -> None:
+    home = tasked.directory / "home"
+    home.mkdir()
+    tasked.edit("builtin = true", 'builtin = true\ntasks = "~/todo"')
+    checked = tasked.loop("config", "check", env={"HOME": str(home)})
+    assert f"selector.tasks: no directory {home}/todo" in checked.stdout + checked.stderr
+    (tasked.directory / "tasks").rename(home / "todo")
+    for _ in ("a config that is new", "one that is in force"):
+        answer = json.loads(tasked.loop("select", "--json", env={"HOME": str(home)}).stdout)
+        planned = json.loads(tasked.loop("plan", "--json", env={"HOME": str(home)}).stdout)
+        assert answer["selected"]["id"] == planned["decision"]["chosen"][0]["task"] == "guide"
+        tasked.loop("pause", "--reason", "to have it recorded", env={"HOME": str(home)})
+        tasked.loop("tick", env={"HOME": str(home)})
+        tasked.loop("resume", env={"HOME": str(home)})
+
+
 def test_a_task_that_a_session_holds_is_offered_to_nobody_else(tasked: Project) -> None:
     tasked.edit('SAY = "', 'NAP = "5"\nSAY = "')
     tasked.loop("tick")
