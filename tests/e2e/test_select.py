@@ -144,6 +144,17 @@ def test_a_new_selector_is_a_script_that_plan_takes_at_once(project: Project) ->
     assert project.loop("plan", "-q").stdout == "triage code\n"
 
 
+def test_what_a_new_selector_says_to_try_is_a_line_for_the_shell(project: Project) -> None:
+    project.configure("code", "triage")
+    line = next(
+        line.removeprefix("try it: ")
+        for line in project.loop("new-selector", "a 'good' one").stdout.splitlines()
+        if line.startswith("try it: ")
+    )
+    done = subprocess.run(["sh", "-c", line.split(" | ")[0]], capture_output=True, text=True, check=True)
+    assert project.loop("plan", "-q", "--payload", "-", stdin=done.stdout).stdout == "code triage\n"
+
+
 def test_a_new_selector_overwrites_nothing(project: Project) -> None:
     project.configure("code")
     (project.directory / "my-selector").write_text("mine")
