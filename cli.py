@@ -289,7 +289,7 @@ def log(
     limit: Annotated[int | None, typer.Option("-n", min=1, help="Only the last so many.")] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as events come.")] = False,
     at: At = None,
-    json: Json = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """The events, oldest first; with --json one object a line.
 
