@@ -116,6 +116,17 @@ def test_a_task_that_a_session_holds_is_offered_to_nobody_else(tasked: Project) 
     tasked.loop("stop")
 
 
+def test_why_not_leads_from_a_category_that_was_not_named_to_what_it_needs(tasked: Project) -> None:
+    (tasked.directory / "tasks" / "guide.md").write_text("---\nstate: done\ntags: [docs]\n---\n")
+    tasked.loop("tick")
+    tasked.settle()
+    told = tasked.loop("why-not", "docs").stdout.splitlines()
+    assert "the selector did not ask for it" in told[0]
+    command = told[-1].split("   ")[-1]
+    assert "docs needs supply: all of its tasks are over (of 1)" in tasked.loop(*command.split()[1:]).stdout
+    assert "loop select" not in tasked.loop("why-not", "code").stdout
+
+
 def test_the_past_of_another_selector_is_said_to_be_none_of_ours(project: Project) -> None:
     project.configure("code", selector=project.select({"all_scores": {"code": 1}}))
     project.loop("tick")
