@@ -165,6 +165,20 @@ def test_a_reader_that_leaves_early_ends_a_command_quietly(tmp_path: Path, words
     log.close()
 
 
+@pytest.mark.parametrize("words", ["status", "status --json", "log --json", "config show", "--help"])
+def test_output_on_a_full_device_is_said_to_be_the_trouble(tmp_path: Path, words: str) -> None:
+    loop("init", "-C", str(tmp_path))
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*LOOP, *words.split()], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "loop: nothing more can be written: No space left on device",
+        "  → make room where its output goes, or where the state directory is: loop doctor",
+    ]
+
+
 def test_a_command_may_be_started_with_its_output_closed(tmp_path: Path) -> None:
     argv = ["sh", "-c", 'exec "$@" >&-', "sh", *LOOP, "status"]
     EventLog.open(tmp_path / ".loop" / "loop.db").close()
