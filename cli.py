@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from events.errors import ConfigError
 from loop import __version__
@@ -56,6 +56,15 @@ class LoopGroup(TyperGroup):
             return _usage(error, as_json)
         except typer.Abort:
             return INTERRUPTED
+
+
+class MomentsCommand(TyperCommand):
+    """Takes -2h for a moment, not for the options -2 and -h. Its own options are flags, so that their place is free."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        flags = [word for word in args if word.startswith("-") and word != "--" and not word[1:2].isdigit()]
+        moments = [word for word in args if word not in (*flags, "--")]
+        return super().parse_args(ctx, [*flags, "--", *moments])
 
 
 class LoopApp(typer.Typer):
@@ -280,7 +289,7 @@ def log(
     limit: Annotated[int | None, typer.Option("-n", min=1, help="Only the last so many.")] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as events come.")] = False,
     at: At = None,
-    json: Json = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """The events, oldest first; with --json one object a line.
 
@@ -545,7 +554,7 @@ def replay(
     )
 
 
-@app.command(rich_help_panel=AUDIT, context_settings={"ignore_unknown_options": True})  # -1h is a moment
+@app.command(rich_help_panel=AUDIT, cls=MomentsCommand)
 def diff(
     first: Annotated[str, typer.Argument(metavar="A", help="A position, time, -5m, session or pass.")],
     second: Annotated[str | None, typer.Argument(metavar="[B]", help="Another; without it, now.")] = None,
@@ -554,7 +563,7 @@ def diff(
 ) -> None:
     """What changed between two moments.
 
-    Example: loop diff 800 812
+    Example: loop diff -2h
     """
     from loop.commands.diff import run
 

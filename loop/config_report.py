@@ -102,6 +102,9 @@ def _about_files(config: Config) -> Iterator[str]:
     for key, written in files.items():
         if written is not None and not (path := resolved(config.directory, written)).is_file():
             yield f"{key}: no file {path}; sessions that need it cannot start"
+    tasks = resolved(config.directory, config.selector.tasks)
+    if "tasks" in config.selector.model_fields_set and not tasks.is_dir():
+        yield f"selector.tasks: no directory {tasks}; the builtin selector knows of no tasks"
 
 
 def _about_prompts(config: Config) -> Iterator[str]:

@@ -11,6 +11,7 @@ from loop.cascade.payload import Payload, kept, payload
 from loop.cascade.tasks import Files, read
 from loop.command import run_bounded
 from loop.config import Config
+from loop.home import resolved
 from loop.selector import Ranking, Rejection, parse, rejected_by_run
 from projections.view import View
 
@@ -64,7 +65,7 @@ def builtin_payload(config: Config, view: View, files: Files | None = None) -> P
     selector = config.selector
     return payload(
         view,
-        read(config.directory / selector.tasks) if files is None else files,
+        read(resolved(config.directory, selector.tasks)) if files is None else files,
         aliases=selector.aliases,
         weights=selector.weights,
         learn=selector.learn,

@@ -18,8 +18,10 @@ from loop.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 WIDTH = 80  # columns where stdout is no terminal
+WHOLE = 24  # columns of a table's cell that no other cell takes
 
 
 def clean(text: object, limit: int | None = None) -> str:
@@ -38,6 +40,19 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH
     return Piped(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def uncrushed(table: Table) -> Table:
+    """The table, with columns that stay whole up to WHOLE: a terminal too narrow for them cuts off the right end.
+
+    Otherwise rich takes a bit of every column, first of those that may wrap, until no name can be told from another.
+    """
+    from rich.cells import cell_len
+
+    for column in table.columns:
+        if column.no_wrap:
+            column.min_width = min(WHOLE, max(cell_len(str(cell)) for cell in (column.header, *column.cells)))
+    return table
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import NoReturn
 from events.errors import LoopError
 
 INTERRUPTED = 130
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ReaderLeft(Exception):
@@ -26,8 +28,14 @@ def execute(command: Callable[[], object], *, as_json: bool) -> NoReturn:
         code = _run(command, as_json)
         sys.stdout.flush()
     except (BrokenPipeError, ReaderLeft):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody to tell
+        _drop_output()  # nobody to tell
         code = 0
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _drop_output()
+        hint = "make room where its output goes, or where the state directory is: loop doctor"
+        code = fail("full", f"nothing more can be written: {error.strerror}", hint, 1, as_json=False)
     sys.exit(code)
 
 
@@ -43,6 +51,8 @@ def _run(command: Callable[[], object], as_json: bool) -> int:
         raise
     except Exception as error:
         _debug()
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         hint = "a bug in loop (LOOP_DEBUG=1 shows where), or a damaged log: loop verify"
         return fail("bug", f"{type(error).__name__}: {error}", hint, 1, as_json)
     return code if isinstance(code, int) else 0
@@ -60,6 +70,11 @@ def fail(code: str, text: str, hint: str, exit_code: int, as_json: bool) -> int:
         if hint:
             print(f"  → {clean(hint)}", file=sys.stderr)
     return exit_code
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, and the interpreter's own flush at its end raises nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def places_apart(args: list[str]) -> tuple[list[str], list[str]]:

@@ -72,6 +72,15 @@ def test_places_may_stand_before_or_after_the_command(tmp_path: Path) -> None:
     assert str(tmp_path) in before.stdout
 
 
+@pytest.mark.parametrize("words", ["-2h", "-2h -1m", "--all -2h", "-2h --all -C {}", "-C {} 0 -1s", "-- -2h", "-2h 0"])
+def test_a_span_before_now_is_a_moment_for_diff_and_not_the_option_h(tmp_path: Path, words: str) -> None:
+    loop("init", "-C", str(tmp_path))
+    done = loop("diff", "--json", *words.format(tmp_path).split(), LOOP_CONFIG=str(tmp_path / "loop.toml"))
+    assert '"loop.diff/1"' in done.stdout
+    assert "Usage:" in loop("diff", "-h").stdout
+    assert "No such option: --nonsense" in loop("diff", "-2h", "--nonsense").stderr
+
+
 @pytest.mark.parametrize("words", ["", "--json", "--check --json", "--json --at 1", "--at -5m", "--at", "--nonsense"])
 def test_a_plain_status_answers_as_the_app_does(tmp_path: Path, words: str) -> None:
     """`loop status` without Typer, beside the same command through Typer (the option `-n 2` is not plain)."""
@@ -154,6 +163,20 @@ def test_a_reader_that_leaves_early_ends_a_command_quietly(tmp_path: Path, words
     assert process.stderr.read() == ""
     process.stderr.close()
     log.close()
+
+
+@pytest.mark.parametrize("words", ["status", "status --json", "log --json", "config show", "--help"])
+def test_output_on_a_full_device_is_said_to_be_the_trouble(tmp_path: Path, words: str) -> None:
+    loop("init", "-C", str(tmp_path))
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*LOOP, *words.split()], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "loop: nothing more can be written: No space left on device",
+        "  → make room where its output goes, or where the state directory is: loop doctor",
+    ]
 
 
 def test_a_command_may_be_started_with_its_output_closed(tmp_path: Path) -> None:

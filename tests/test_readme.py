@@ -81,6 +81,7 @@ def test_every_shell_block_runs_or_says_why_not(project: Path) -> None:
             continue
         done = sh(block.text, project)
         assert done.returncode == 0, (block.text, done.stdout, done.stderr)
+        assert " Usage: loop " not in done.stdout, "nobody asked for help"
         ran += 1
     assert ran >= 2
     sh("loop drain --wait", project)

@@ -1,8 +1,8 @@
 """The YAML front matter of a task file, in the strict small subset that task files use.
 
-Read are `key: scalar`, `key: [a, b]`, block lists of scalars and block texts (`|`, `>`), with quoted strings and
-comments. What else stands under a key (maps, anchors, lists over several lines) makes that key unread, with the reason;
-no input raises anything else than FrontMatter.
+Read are `key: scalar`, `key: [a, b]` on one line or several, block lists of scalars and block texts (`|`, `>`), with
+quoted strings and comments. What else stands under a key (maps, anchors, comments inside of a list) makes that key
+unread, with the reason; no input raises anything else than FrontMatter.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ _KEY = re.compile(r"([A-Za-z_][\w-]*)[ \t]*:(?:[ \t]+(.*)|[ \t]*)$")
 _ITEM = re.compile(r"[ \t]*-(?:[ \t]+(.*)|[ \t]*)$")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"|\'((?:[^\']|\'\')*)\'')
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'|[,\]]')
+_OPENS = re.compile(r"(?:[A-Za-z_][\w-]*[ \t]*:)?[ \t]+\[[^#]*$")
 _BLOCK = re.compile(r"[|>][+-]?[1-9]?[+-]?(?:[ \t]+#.*)?$")
 _PLAIN = re.compile(r"[^\"'#\]]*\]?").fullmatch  # most values, of which a thousand files have thousands
 _EMPTY = frozenset({"", "~", "null", "Null", "NULL"})
@@ -44,7 +45,7 @@ def parse(text: str, wanted: Collection[str]) -> Keys:
     """The `wanted` keys of the front matter of a file's text. Raises FrontMatter where there is none."""
     found = Keys()
     key, block = "", False
-    for line in _inside(text):
+    for line in _joined(_inside(text)):
         if block and (not line.strip() or line[0] in " \t"):
             found.values[key] = f"{found.values[key] or ''} {line.strip()}".strip() or None
             continue
@@ -59,6 +60,8 @@ def parse(text: str, wanted: Collection[str]) -> Keys:
             found.values[key] = None if block else _value(found, key, rest)
         elif not line.strip() or line.lstrip().startswith("#") or (key and key not in wanted):
             continue
+        elif key and found.values[key] is None and line.lstrip().startswith("["):
+            found.values[key] = _value(found, key, line.strip())
         elif (item := _ITEM.match(line)) is not None and key:
             _add(found, key, _scalar(item[1] or ""))
         else:
@@ -82,6 +85,25 @@ def _inside(text: str) -> Iterator[str]:
     raise FrontMatter("its front matter is not closed with ---")
 
 
+def _joined(lines: Iterator[str]) -> Iterator[str]:
+    """The lines, with a `[` list that goes on over several as one, unless a comment in it would hide what follows."""
+    held = ""
+    for line in lines:
+        if held and line[:1] in ("", " ", "\t", "]") and "#" not in line:
+            held += " " + line.strip()
+            if held[-1] == "]":
+                yield held
+                held = ""
+            continue
+        if held:
+            yield held
+        held = line if "[" in line and "]" not in line and _OPENS.match(line) else ""
+        if not held:
+            yield line
+    if held:
+        yield held
+
+
 def _add(found: Keys, key: str, item: str | None) -> None:
     items = found.values[key]
     if items is None:
@@ -100,7 +122,7 @@ def _value(found: Keys, key: str, text: str) -> Value:
         return _scalar(text)
     items = _list(text)
     if items is None:
-        found.odd[key] = "is a list that does not end on its line"
+        found.odd[key] = "is a list without an end, or with a comment inside"
     return items
 
 

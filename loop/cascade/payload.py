@@ -29,7 +29,9 @@ def payload(
     default: str | None = None,
 ) -> Payload:
     """What the built-in selector prints for a view and the task files."""
-    found, odd = lanes(files.tasks, view.categories, aliases, withheld(view), default)
+    found, odd = lanes(
+        files.tasks, view.categories, aliases, withheld(view), default, archived=files.archived, now=view.now
+    )
     return _payload(view, found, weights, learn, [*files.warnings, *odd])
 
 

@@ -1,13 +1,16 @@
 """The task files of a workspace (`tasks/*.md`), and what of them a session could take up.
 
 Pure but for `read`. A task's id is its file's name without `.md`. What a file says wrongly costs that file, never the
-answer, and is said in a warning; where it cannot be known whether a task waits, it does.
+answer, and is said in a warning; where it cannot be known whether a task waits, it does. The format is that of gptme
+workspaces, as their task tool has it:
+https://github.com/gptme/gptme-contrib/blob/master/packages/gptodo/README.md
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,14 +24,22 @@ MOST_WARNINGS = 20
 
 ACTIVE = frozenset({"active", "in_progress"})
 BACKLOG = frozenset({"backlog", "new", "todo", "ready"})
-OVER = frozenset({"done", "cancelled", "completed"})
+OVER = frozenset({"done", "cancelled", "completed"})  # what frees those that depend on it
+ENDED = OVER | {"expired"}
+ARCHIVE = "archive"  # the folder in which tasks that are over may lie
+NO_TASKS = frozenset({"readme.md"})  # what else lies beside task files, in small letters
 PRIORITIES = {"urgent": 4, "critical": 4, "high": 3, "medium": 2, "low": 1}
 NEEDS = ("depends", "requires")  # what must be over first, by both its names
-KEYS = ("state", "priority", "category", "tags", "waiting_for", *NEEDS)
+DATES = ("wait", "wait_until")  # until when a task is not to be taken up, by both its names
+KEYS = ("state", "priority", "category", "tags", "waiting_for", *NEEDS, *DATES)
 
 
 class Task(NamedTuple):
-    """A task file: its state and priority (0: none) as written, its categories or tags in their order."""
+    """A task file: its state and priority (0: none) as written, its categories or tags in their order.
+
+    It waits for a person or an event (`waiting`), for other tasks (`depends`) or for an instant (`until`, in
+    microseconds since the epoch).
+    """
 
     id: str
     state: str
@@ -36,13 +47,14 @@ class Task(NamedTuple):
     tags: tuple[str, ...] = ()
     waiting: bool = False
     depends: tuple[str, ...] = ()
+    until: int = 0
 
 
 class Lane(NamedTuple):
     """What the task files hold for one category: the best active and backlog task on offer (None: none).
 
     `ready` counts what is on offer under the category's own name, `aliased` what came by an alias, `held` what is open
-    and not on offer.
+    and not on offer, `over` what is no longer open.
     """
 
     active: str | None = None
@@ -50,19 +62,25 @@ class Lane(NamedTuple):
     ready: int = 0
     aliased: int = 0
     held: int = 0
+    over: int = 0
 
 
 class Files(NamedTuple):
-    """What was read: the tasks in the order of their ids, and what was wrong with the files."""
+    """What was read: the tasks in the order of their ids, what was wrong with the files, and which ids that a task
+    depends on lie in the archive and are over."""
 
     tasks: tuple[Task, ...] = ()
     warnings: tuple[str, ...] = ()
+    archived: frozenset[str] = frozenset()
 
 
 def read(directory: Path) -> Files:
-    """Every `*.md` of the directory; one that is missing holds no tasks. Raises nothing for what is in them."""
+    """Every `*.md` of the directory; one that is missing holds no tasks. Raises nothing for what is in them.
+
+    Of the archive inside it only what an open task depends on is read: it grows without end.
+    """
     try:
-        names = sorted(name for name in os.listdir(directory) if name.endswith(".md") and not name.startswith("."))
+        names = sorted(name for name in os.listdir(directory) if _is_task(name))
     except FileNotFoundError:
         return Files()
     except OSError as error:
@@ -73,12 +91,47 @@ def read(directory: Path) -> Files:
     tasks = []
     for name in names[:MOST_FILES]:
         try:
-            task, notes = understood(_id(name), _beginning(os.path.join(directory, name)).decode("utf-8", "replace"))
+            task, notes = _read(os.path.join(directory, name))
             tasks.append(task)
         except (FrontMatter, OSError) as error:
             notes = [error.strerror or str(error) if isinstance(error, OSError) else str(error)]
         odd += [visible(f"{name}: {note}", 200) for note in notes]
-    return Files(tuple(tasks), tuple(_few(odd)))
+    missing = {id for task in tasks if task.state not in ENDED for id in task.depends} - set(map(_id, names))
+    return Files(tuple(tasks), tuple(_few(odd)), _archived(directory / ARCHIVE, missing) if missing else frozenset())
+
+
+def _is_task(name: str) -> bool:
+    return name.endswith(".md") and not name.startswith(".") and name.lower() not in NO_TASKS
+
+
+def _archived(directory: Path, wanted: Collection[str]) -> frozenset[str]:
+    """Which of the wanted ids are those of files somewhere in the archive that say that they are over."""
+    found = set()
+    for path in _files(directory):
+        if _id(os.path.basename(path)) in wanted:
+            try:
+                task, _ = _read(path)
+            except (FrontMatter, OSError):
+                continue
+            if task.state in OVER:
+                found.add(task.id)
+    return frozenset(found)
+
+
+def _files(directory: Path) -> Iterator[str]:
+    """The paths of the files in and below a directory, the first MOST_FILES of them."""
+    seen = 0
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            seen += 1
+            if seen > MOST_FILES:
+                return
+            yield os.path.join(parent, name)
+
+
+def _read(path: str) -> tuple[Task, list[str]]:
+    """Raises FrontMatter and OSError."""
+    return understood(_id(os.path.basename(path)), _beginning(path).decode("utf-8", "replace"))
 
 
 def _beginning(path: str) -> bytes:
@@ -94,20 +147,29 @@ def understood(id: str, text: str) -> tuple[Task, list[str]]:
     """A task file's text as a task, and what in it was left out. Raises FrontMatter."""
     keys = parse(text, KEYS)
     found = keys.values
-    odd = [f"{key} {keys.odd[key]}".strip() for key in ("", *KEYS) if key in keys.odd]
+    # What a task waits for may be of any shape, conditions with types among them: that it waits is all that counts.
+    odd = [f"{key} {keys.odd[key]}".strip() for key in ("", *KEYS) if key in keys.odd and key != "waiting_for"]
     state, priority = found.get("state"), found.get("priority")
     if not isinstance(state, str):
         raise FrontMatter("it has no state")
     if isinstance(priority, str) and priority.lower() not in (*PRIORITIES, "none"):
         odd.append(f"priority {priority} is none of {', '.join(PRIORITIES)}")
-    unread = any(key in keys.odd and found.get(key) is None for key in ("waiting_for", *NEEDS))
+    unread = any(key in keys.odd and found.get(key) is None for key in ("waiting_for", *NEEDS, *DATES))
+    until = 0
+    for key in DATES:
+        for date in words(found.get(key)):
+            instant = _instant(date)
+            if instant is None:
+                odd.append(f"{key} {date} is no date: it waits")
+            unread, until = unread or instant is None, max(until, instant or 0)
     task = Task(
         id=id,
         state=state.lower(),
         priority=PRIORITIES.get(priority.lower(), 0) if isinstance(priority, str) else 0,
         tags=(*words(found.get("category")), *words(found.get("tags"))),
         waiting=unread or bool(words(found.get("waiting_for"))),
-        depends=tuple(_id(each) for key in NEEDS for each in words(found.get(key))),
+        depends=tuple(_needed(each) for key in NEEDS for each in words(found.get(key))),
+        until=until,
     )
     return task, odd
 
@@ -118,21 +180,28 @@ def lanes(
     aliases: Mapping[str, str],
     withheld: Collection[str],
     default: str | None = None,
+    *,
+    archived: Collection[str] = (),
+    now: int = 0,
 ) -> tuple[dict[str, Lane], list[str]]:
-    """The lane of every category that has an open task, and warnings.
+    """The lane of every category that has a task, and warnings.
 
-    `withheld` are the tasks that live sessions hold or that were found blocked. A task waits while `waiting_for` says
-    something or one of `depends` is not over; so do tasks that depend on each other, or on one that is not there.
+    `withheld` are the tasks that live sessions hold or that were found blocked, `archived` those that are over and no
+    longer among `tasks`; `now` is in microseconds since the epoch. A task waits while `waiting_for` says something, its
+    date is to come or one of `depends` is not over; so do tasks that depend on each other, or on one that is not there.
     """
-    over = {task.id for task in tasks if task.state in OVER}
-    known = {task.id for task in tasks}
+    over = {task.id for task in tasks if task.state in OVER}.union(archived)
+    known = {task.id for task in tasks}.union(archived)
     found: dict[str, list[tuple[Task, bool, bool]]] = {}
     odd = []
+    ended: dict[str, int] = {}
     for task in tasks:
-        if task.state in OVER:
+        if task.state in ENDED:
+            if (place := _place(task, categories, aliases)) is not None:
+                ended[place[0]] = ended.get(place[0], 0) + 1
             continue
         if missing := [id for id in task.depends if id not in known]:
-            odd.append(f"{task.id} depends on {missing[0]}, which is no task: it waits")
+            odd.append(f"{task.id} depends on {missing[0]}, which is no task here: it waits")
         place = _place(task, categories, aliases) or (None if default is None else (default, False))
         if place is None:
             if task.state in ACTIVE | BACKLOG:
@@ -141,17 +210,19 @@ def lanes(
         offered = (
             task.state in ACTIVE | BACKLOG
             and not task.waiting
+            and task.until <= now
             and task.id not in withheld
             and all(id in over for id in task.depends)
         )
         found.setdefault(place[0], []).append((task, place[1], offered))
     odd += [f"{id} depends on itself, by way of others or not: it waits" for id in cycles(tasks)]
-    return {name: _lane(members) for name, members in sorted(found.items())}, _few(odd)
+    named = sorted({*found, *ended})
+    return {name: _lane(found.get(name, []), ended.get(name, 0)) for name in named}, _few(odd)
 
 
 def cycles(tasks: Iterable[Task]) -> list[str]:
     """The ids of open tasks that wait for each other in a ring, or behind one; in order. Takes linear time."""
-    open = {task.id: task for task in tasks if task.state not in OVER}
+    open = {task.id: task for task in tasks if task.state not in ENDED}
     needs = {id: {each for each in task.depends if each in open} for id, task in open.items()}
     behind: dict[str, list[str]] = {}
     for id, wanted in needs.items():
@@ -173,6 +244,19 @@ def _id(name: str) -> str:
     return visible(name.removesuffix(".md"), LONGEST_ID)
 
 
+def _needed(name: str) -> str:
+    """The id of a task that another one names, also by its path; addresses are no paths."""
+    return _id(name if "://" in name else name.rsplit("/", 1)[-1])
+
+
+def _instant(text: str) -> int | None:
+    """A date (its beginning) or a time as microseconds since the epoch, local where no zone is told; None: neither."""
+    try:
+        return round(datetime.fromisoformat(text).timestamp() * 1_000_000)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 def _place(task: Task, categories: Collection[str], aliases: Mapping[str, str]) -> tuple[str, bool] | None:
     """The first of its tags that is a category, or an alias of one, and whether it was an alias."""
     for tag in task.tags:
@@ -182,7 +266,7 @@ def _place(task: Task, categories: Collection[str], aliases: Mapping[str, str]) 
     return None
 
 
-def _lane(members: list[tuple[Task, bool, bool]]) -> Lane:
+def _lane(members: list[tuple[Task, bool, bool]], over: int) -> Lane:
     offered = sorted(
         ((task, aliased) for task, aliased, offered in members if offered),
         key=lambda pair: (pair[1], -pair[0].priority, pair[0].id),
@@ -193,6 +277,7 @@ def _lane(members: list[tuple[Task, bool, bool]]) -> Lane:
         ready=sum(not aliased for _, aliased in offered),
         aliased=sum(aliased for _, aliased in offered),
         held=len(members) - len(offered),
+        over=over,
     )
 
 

@@ -97,17 +97,21 @@ def _first(found: Sequence[Scored], crowding: Mapping[str, int]) -> tuple[int, S
 
 
 def _empty(category: Category, lane: Lane | None) -> str | None:
-    """Why a category has nothing to work on; None: it has, or nobody knows."""
-    ready = lane is not None and lane.ready + lane.aliased > 0
+    """Why a category has nothing to work on; None: it has, or nobody knows.
+
+    Where there is a gate, files do not say that it has none: the gate is asked in the same pass.
+    """
     if category.gate is not None and category.gate.answer == "no_work":
         return "its gate has no work"
-    if ready:
+    if lane is not None and lane.ready + lane.aliased > 0:
         return None
     if category.wait is not None:
         return "its last session found it blocked, and no other task is ready"
-    if lane is not None and lane.held and (category.gate is None or category.gate.answer != "work"):
-        return f"none of its {lane.held} open tasks is ready"
-    return None
+    if lane is None or category.gate is not None:
+        return None
+    if lane.held:
+        return f"none of its open tasks is ready (of {lane.held})"
+    return f"all of its tasks are over (of {lane.over})" if lane.over else None
 
 
 def _shares(categories: Mapping[str, Category]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from events.errors import UsageError
 from events.store import EventLog
 from loop.availability import is_available, pools
 from loop.moment import resolve
-from loop.output import as_of, clean, console, local, message, print_json
+from loop.output import as_of, clean, console, local, message, print_json, uncrushed
 from loop.status import status
 from projections import snapshots
 from projections.state import State
@@ -81,7 +81,7 @@ def _show(found: Mapping[str, Any], now: str | None) -> None:
         style = "green" if item["state"] == "available" else "red"
         names = (Text(clean(item["name"])), Text(clean(item["pool"])))
         table.add_row(*names, Text(_state(item), style), local(item["until"], now), str(item["live"]))
-    out.print(table)
+    out.print(uncrushed(table))
     out.print(f"{found['available']} of {found['total']} available")
 
 

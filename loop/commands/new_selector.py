@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,6 +24,6 @@ def run(directory: Path, file: Path) -> int:
         raise UsageError(f"{path} cannot be written: {error.strerror}", "name another file") from None
     out = console()
     out.print(f"wrote {clean(path)}", soft_wrap=True)
-    out.print(f"try it: {clean(path)} | loop plan --payload -", soft_wrap=True)
-    out.print(f'then, in loop.toml under [selector]: command = ["{clean(path)}"]', soft_wrap=True)
+    out.print(f"try it: {shlex.quote(clean(path))} | loop plan --payload -", soft_wrap=True)
+    out.print(f"then, in loop.toml under [selector]: command = [{json.dumps(clean(path))}]", soft_wrap=True)
     return 0

@@ -38,8 +38,12 @@ def run(home: Home, *, at: str | None, as_json: bool) -> int:
     print(_head(report))
     if report["all_scores"]:
         print("", *_table(report), sep="\n")
+    empty = [f"{clean(name, 64)} needs supply: {why}" for name, why in report["needs_supply"].items()]
+    if empty:
+        print("", *empty, sep="\n")
     for warning in report["diversity_warnings"]:
-        message(f"warning: {clean(warning, 300)}")
+        if warning not in empty:
+            message(f"warning: {clean(warning, 300)}")
     return 0
 
 
@@ -111,6 +115,8 @@ def _head(report: Mapping[str, Any]) -> str:
     if not report["all_scores"]:
         what = "nothing is worth starting"
     head = f"tier {report['tier']}: {what}"
+    behind = [each for each in report.get("diversity_alternatives", []) if "id" in each]
+    head += "".join(f"\nbehind it {clean(each['category'], 64)}, task {clean(each['id'], 200)}" for each in behind)
     again = report["rederived"]
     if again is not None:
         words = {True: "made again from the log: the same", False: "made again from the log: NOT the same"}

@@ -15,7 +15,7 @@ from events.errors import UsageError
 from events.lifecycle import SESSION_ENDS
 from events.store import EventLog, Filter
 from loop.moment import past, resolve, unique
-from loop.output import as_of, clean, console, local, print_json, span
+from loop.output import as_of, clean, console, local, print_json, span, uncrushed
 from loop.sessions import rundir
 
 PAGE = 100
@@ -138,7 +138,7 @@ def _table(items: list[dict[str, Any]]) -> Any:
             Text(clean(item["backend"], 12)),
             Text("" if item["reason"] in UNREMARKABLE else clean(item["reason"] or "", 24)),
         )
-    return table
+    return uncrushed(table)
 
 
 def tail(db: Path, session: str, *, follow: bool, errors: bool, lines: int) -> int:

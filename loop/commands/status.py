@@ -12,7 +12,7 @@ from events.errors import StoreError
 from events.place import wal_bytes
 from events.store import WAL_LIMIT, EventLog
 from loop.moment import resolve
-from loop.output import clean, console, local, message, print_json, share, span
+from loop.output import WIDTH, clean, console, local, message, print_json, share, span, uncrushed
 from loop.sessions import stopfile
 from loop.status import status
 from projections.figures import NEGLECT
@@ -213,7 +213,7 @@ def _live(report: Mapping[str, Any]) -> Any:
         yielding = (Text(cell, no_wrap=True, overflow="ellipsis") for cell in (rule, clean(session["task"] or "", 22)))
         backend = Text(clean(session["backend"], 14))
         table.add_row(Text(session["id"]), Text(session["category"]), age, backend, *yielding)
-    return table
+    return uncrushed(table)
 
 
 def _categories(report: Mapping[str, Any]) -> Any:
@@ -221,7 +221,7 @@ def _categories(report: Mapping[str, Any]) -> Any:
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    table.add_column("category")
+    table.add_column("category", no_wrap=console().width < WIDTH)  # a long name wraps, but does not make room
     for name in ("started", "minutes", "share", "target", "ratio", "last start"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
@@ -251,7 +251,7 @@ def _categories(report: Mapping[str, Any]) -> Any:
             local(line["last_started_at"], report["as_of"]["at"]),
             Text(", ".join(notes), "yellow"),
         )
-    return table
+    return uncrushed(table)
 
 
 def _foot(report: Mapping[str, Any]) -> Text:

@@ -11,7 +11,7 @@ from events.store import EventLog
 from loop.audit.usage import begins, total, usage
 from loop.availability import all_budgets
 from loop.moment import past, resolve
-from loop.output import as_of, clean, console, local, print_json, span
+from loop.output import as_of, clean, console, local, print_json, span, uncrushed
 from loop.words import amount
 
 DAY = "24h"
@@ -62,7 +62,7 @@ def _show(found: dict[str, Any]) -> None:
             counts = (str(item["sessions"]), str(item["live"]), span(item["seconds"]))
             tokens, cost = _told(item["tokens"], "{:,}"), _told(item["cost_usd"], "${:,.2f}")
             table.add_row(Text(clean(item["name"], 24)), *counts, tokens, cost)
-        out.print(table)
+        out.print(uncrushed(table))
         out.print(f"since {local(found['from'], now)}; +? are sessions that did not tell", style="dim")
     for line in found["budgets"]:
         unit = 1_000_000 if line["kind"] == "cost_usd" else 1

@@ -10,7 +10,7 @@ from events.envelope import to_micros
 from events.store import EventLog
 from loop.audit.why import find, knew, rederive, session_of, state_before
 from loop.moment import resolve
-from loop.output import as_of, clean, console, local, print_json, span
+from loop.output import as_of, clean, console, local, print_json, span, uncrushed
 from loop.words import REJECTIONS, figure, idle, verdict, weighed
 from projections.state import State
 from projections.view import view
@@ -147,7 +147,7 @@ def _foot(again: Mapping[str, Any], command: str, position: int) -> Any:
         foot = Text("today's code decides otherwise on what was known then", "bold red")
         for each in again["differs"][:6]:
             foot.append(f"; {clean(each['category'], 24)}: {each['then']} → {each['now']}")
-    foot.append(f"   {command} --json   loop status --at {position - 1}", "dim")
+    foot.append(f"\n→ {command} --json   loop status --at {position - 1}", "dim")
     return foot
 
 
@@ -176,7 +176,7 @@ def decision_table(decision: Mapping[str, Any], *, planned: bool = False) -> Any
     table = Table(box=None, padding=(0, 1), header_style="dim")
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("category", no_wrap=True)
-    table.add_column("named by", no_wrap=True)
+    table.add_column("named by")
     accounts = (decision.get("ledger") or {}).get("accounts")
     if accounts is not None:
         table.add_column("claim", justify="right", no_wrap=True)
@@ -192,14 +192,15 @@ def decision_table(decision: Mapping[str, Any], *, planned: bool = False) -> Any
             text.append(f" – {words}", "dim")
         if candidate["also"]:
             text.append(f" (also {', '.join(candidate['also'])})", "dim")
+        rule_style = "red" if candidate["rule"] == "allowlist" else ""
         table.add_row(
             "–" if candidate["rank"] is None else str(candidate["rank"]),
             Text(clean(candidate["category"], 24), "bold" if good else ""),
-            Text(candidate["rule"] or "–", "red" if candidate["rule"] == "allowlist" else ""),
+            Text(candidate["rule"] or "–", rule_style, no_wrap=True, overflow="ellipsis"),
             *([] if accounts is None else [_claim(accounts.get(candidate["category"]))]),
             text,
         )
-    return table
+    return uncrushed(table)
 
 
 def _claim(account: Mapping[str, Any] | None) -> str:

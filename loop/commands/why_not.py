@@ -24,17 +24,20 @@ def run(db: Path, category: str, *, at: str | None, as_json: bool) -> int:
     try:
         moment = resolve(log, at)
         found = why_not(log, category, moment.position)
+        last = moment.state(log).selection["last"]
     finally:
         log.close()
     report = {"schema": "loop.why-not/1", "as_of": as_of(moment.position, moment.at), **found}
     if as_json:
         print_json(report)
     else:
-        console().print(_render(report))
+        asked = found["verdict"] == "not_ranked" and last is not None and last["source"] == "builtin"
+        console().print(_render(report, f"   loop select --at {found['decision']}" if asked else ""))
     return 0
 
 
-def _render(report: Mapping[str, Any]) -> Text:
+def _render(report: Mapping[str, Any], more: str) -> Text:
+    """The answer for a person; `more` are further commands that explain it."""
     from rich.text import Text
 
     name = clean(report["category"], 64)
@@ -53,7 +56,7 @@ def _render(report: Mapping[str, Any]) -> Text:
         text.append(f"\nnote: {report['note']}")
     if not chosen:
         _append_flips(text, report)
-    text.append(f"\n{clean(report['command'])} --json   loop why {report['decision']}", "dim")
+    text.append(f"\n→ {clean(report['command'])} --json   loop why {report['decision']}{more}", "dim")
     return text
 
 

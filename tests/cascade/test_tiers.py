@@ -119,18 +119,24 @@ def test_a_blocked_task_is_offered_again_once_a_session_was_productive_on_it() -
 def test_an_empty_lane_is_left_out_and_reported() -> None:
     story = given(configured(categories={"code": {"gate": True}, "docs": {}, "research": {}, "news": {}}))
     story.happens(tick(), gate("code", "no_work"), running("s1", "news"), over("s1", "blocked"))
-    found = answered(story, {"docs": Lane(held=2)})
+    story.happens(configured(categories={"code": {"gate": True}, "docs": {}, "research": {}, "news": {}, "ops": {}}))
+    found = answered(story, {"docs": Lane(held=2), "ops": Lane(over=3)})
     assert order(found) == ["research"], "of which nobody knows whether it has work"
     assert found.empty == {
         "code": "its gate has no work",
-        "docs": "none of its 2 open tasks is ready",
+        "docs": "none of its open tasks is ready (of 2)",
+        "ops": "all of its tasks are over (of 3)",
         "news": "its last session found it blocked, and no other task is ready",
     }
 
 
-def test_a_gate_that_has_work_vouches_for_a_lane_whose_tasks_wait() -> None:
-    story = given(configured(categories={"code": {"gate": True}}), tick(), gate("code", "work"))
-    assert order(answered(story, {"code": Lane(held=2)})) == ["code"]
+def test_a_gate_speaks_for_a_lane_whose_tasks_wait_or_are_over() -> None:
+    story = given(configured(categories={"code": {"gate": True}}))
+    for lane in (Lane(held=2), Lane(over=1)):
+        assert order(answered(story, {"code": lane})) == ["code"], "it is asked in the same pass"
+        for said, offered in (("work", ["code"]), ("error", ["code"]), ("no_work", [])):
+            told = given(configured(categories={"code": {"gate": True}}), tick(), gate("code", said))
+            assert order(answered(told, {"code": lane})) == offered
 
 
 def test_a_category_that_only_starts_by_hand_is_not_offered() -> None:
@@ -207,6 +213,7 @@ LANES = st.dictionaries(
         ready=st.integers(0, 5),
         aliased=st.integers(0, 5),
         held=st.integers(0, 5),
+        over=st.integers(0, 5),
     ),
 )
 STARTS = st.lists(st.sampled_from(NAMES), max_size=16)

@@ -46,8 +46,8 @@ def test_it_prints_a_payload_that_plan_reads(tasked: Project) -> None:
 
 def test_the_table_has_a_line_for_each_category_with_its_terms(tasked: Project) -> None:
     done = tasked.loop("select")
-    head, _, columns, first, *_ = done.stdout.splitlines()
-    assert head == "tier 1: docs, task guide"
+    head, behind, _, columns, first, *_ = done.stdout.splitlines()
+    assert (head, behind) == ("tier 1: docs, task guide", "behind it code, task login")
     assert columns.split() == ["category", "score", "recency", "gap", "neglect", "grades", "supply", "plateau"]
     assert first.split()[0] == "docs"
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -89,6 +89,22 @@ def test_an_edited_config_counts_at_once(tasked: Project) -> None:
     assert "did you mean gap?" in tasked.loop("select", code=3).stderr
 
 
+def test_task_files_are_where_the_config_says_for_plan_and_select_alike(tasked: Project) -> None:
+    home = tasked.directory / "home"
+    home.mkdir()
+    tasked.edit("builtin = true", 'builtin = true\ntasks = "~/todo"')
+    checked = tasked.loop("config", "check", env={"HOME": str(home)})
+    assert f"selector.tasks: no directory {home}/todo" in checked.stdout + checked.stderr
+    (tasked.directory / "tasks").rename(home / "todo")
+    for _ in ("a config that is new", "one that is in force"):
+        answer = json.loads(tasked.loop("select", "--json", env={"HOME": str(home)}).stdout)
+        planned = json.loads(tasked.loop("plan", "--json", env={"HOME": str(home)}).stdout)
+        assert answer["selected"]["id"] == planned["decision"]["chosen"][0]["task"] == "guide"
+        tasked.loop("pause", "--reason", "to have it recorded", env={"HOME": str(home)})
+        tasked.loop("tick", env={"HOME": str(home)})
+        tasked.loop("resume", env={"HOME": str(home)})
+
+
 def test_a_task_that_a_session_holds_is_offered_to_nobody_else(tasked: Project) -> None:
     tasked.edit('SAY = "', 'NAP = "5"\nSAY = "')
     tasked.loop("tick")
@@ -96,8 +112,19 @@ def test_a_task_that_a_session_holds_is_offered_to_nobody_else(tasked: Project) 
     answer = tasked.json("select")
     offered = [answer.get("selected"), *answer.get("diversity_alternatives", [])]
     assert "guide" not in {entry.get("id") for entry in offered if entry}
-    assert answer["needs_supply"] == {"docs": "none of its 1 open tasks is ready"}
+    assert answer["needs_supply"] == {"docs": "none of its open tasks is ready (of 1)"}
     tasked.loop("stop")
+
+
+def test_why_not_leads_from_a_category_that_was_not_named_to_what_it_needs(tasked: Project) -> None:
+    (tasked.directory / "tasks" / "guide.md").write_text("---\nstate: done\ntags: [docs]\n---\n")
+    tasked.loop("tick")
+    tasked.settle()
+    told = tasked.loop("why-not", "docs").stdout.splitlines()
+    assert "the selector did not ask for it" in told[0]
+    command = told[-1].split("   ")[-1]
+    assert "docs needs supply: all of its tasks are over (of 1)" in tasked.loop(*command.split()[1:]).stdout
+    assert "loop select" not in tasked.loop("why-not", "code").stdout
 
 
 def test_the_past_of_another_selector_is_said_to_be_none_of_ours(project: Project) -> None:
@@ -126,6 +153,17 @@ def test_a_new_selector_is_a_script_that_plan_takes_at_once(project: Project) ->
     ]
     project.edit("builtin = true", 'command = ["./mine"]')
     assert project.loop("plan", "-q").stdout == "triage code\n"
+
+
+def test_what_a_new_selector_says_to_try_is_a_line_for_the_shell(project: Project) -> None:
+    project.configure("code", "triage")
+    line = next(
+        line.removeprefix("try it: ")
+        for line in project.loop("new-selector", "a 'good' one").stdout.splitlines()
+        if line.startswith("try it: ")
+    )
+    done = subprocess.run(["sh", "-c", line.split(" | ")[0]], capture_output=True, text=True, check=True)
+    assert project.loop("plan", "-q", "--payload", "-", stdin=done.stdout).stdout == "code triage\n"
 
 
 def test_a_new_selector_overwrites_nothing(project: Project) -> None:
