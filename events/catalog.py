@@ -262,11 +262,11 @@ class RankingEntry(_Part):
 class SelectionMade(Payload):
     """The selector's answer, normalised; `digest` is the SHA-256 of the payload as it came.
 
-    `plateau`: the category that the built-in selector saw crowd out the others.
+    `plateau`: the category that the built-in selector saw crowd out the others; `empty`: those it found without work.
     """
 
     type = "selection.made"
-    version = 2
+    version = 3
     source: Literal["command", "builtin", "payload"]
     tier: int | None
     ranking: list[RankingEntry]
@@ -274,6 +274,7 @@ class SelectionMade(Payload):
     seconds: float | None = None
     digest: str | None = None
     plateau: str | None = None
+    empty: list[str] = Field(default_factory=list)
     warnings: PrivateList
     payload: PrivateText
 

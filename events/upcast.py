@@ -64,11 +64,17 @@ def _no_plateau(data: Json) -> Json:
     return {**data, "plateau": None}
 
 
+def _no_empty_lanes(data: Json) -> Json:
+    """Before an answer told which categories it found without work."""
+    return {**data, "empty": []}
+
+
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
     ("loop.configured", 1): _no_rungs,
     ("loop.configured", 2): _no_budgets,
     ("loop.configured", 3): _no_terms,
     ("selection.made", 1): _no_plateau,
+    ("selection.made", 2): _no_empty_lanes,
     ("fanout.decided", 1): _without_ledger,
     ("fanout.decided", 2): _no_backends_considered,
     ("lock.acquired", 1): _no_observation,

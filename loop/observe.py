@@ -34,7 +34,8 @@ def ask_selector(
         made = interpret(to_json(answer).encode(), config, source="builtin")
         if isinstance(made, SelectionMade):
             text = to_json(kept(answer, PAYLOAD_KEPT))
-            return made.model_copy(update={"plateau": answer["plateau"], "payload": _bounded(text)})
+            found = {"plateau": answer["plateau"], "empty": list(answer["needs_supply"]), "payload": _bounded(text)}
+            return made.model_copy(update=found)
         return made
     result = run_bounded(
         config.selector.command,

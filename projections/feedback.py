@@ -6,7 +6,7 @@ here is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from events.envelope import to_micros, to_text
@@ -127,15 +127,21 @@ def waiting(blocked: Mapping[str, str], config: dict[str, Any], now: int) -> Ite
 
 def supply(state: State, config: dict[str, Any], name: str, now: int) -> Supply:
     """Whether a category has work, as far as anything still says; no ranking is evidence of that."""
-    return told(wait(state, config, name, now), gate(state, config, name, now))
+    return told(wait(state, config, name, now), gate(state, config, name, now), name in lacking(state, config, now))
 
 
-def told(waits: Wait | None, asked: Gate | None) -> Supply:
-    """What a wait after `blocked` and a gate's answer say of a category's supply."""
+def told(waits: Wait | None, asked: Gate | None, lacks: bool) -> Supply:
+    """What a wait after `blocked`, a gate's answer and the task files (`lacks`) say of a category's supply."""
     if waits is not None:
         return "none"
     said = None if asked is None else asked.answer
-    return "work" if said == "work" else "none" if said == "no_work" else "unknown"
+    return "work" if said == "work" else "none" if said == "no_work" or lacks else "unknown"
+
+
+def lacking(state: State, config: dict[str, Any], now: int) -> Sequence[str]:
+    """The categories that the built-in selector found without work; as with a gate, its word counts for a while."""
+    last = state.supply["lacking"]
+    return last["categories"] if last is not None and counts(config, now - to_micros(last["at"])) else ()
 
 
 def host(state: State, config: dict[str, Any], now: int) -> tuple[Measure, ...]:

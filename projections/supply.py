@@ -33,16 +33,24 @@ class Block(TypedDict):
     denied: bool  # since then the gate has said that there is no work
 
 
+class Lacking(TypedDict):
+    """What the last answer of the built-in selector found without work."""
+
+    at: str
+    categories: list[str]
+
+
 class Supply(TypedDict):
     gates: dict[str, Answered]  # category -> its gate's last answer
     ends: dict[str, list[End]]  # category -> its last assessed ends
     noops: dict[str, int]  # category -> how many of these are NOOPs
     blocks: dict[str, Block]  # category -> its last session that found it blocked, until something says otherwise
     tasks: dict[str, str]  # live session -> its task
+    lacking: Lacking | None  # None where the last answer was another selector's, which is no evidence of that
 
 
 def initial() -> Supply:
-    return Supply(gates={}, ends={}, noops={}, blocks={}, tasks={})
+    return Supply(gates={}, ends={}, noops={}, blocks={}, tasks={}, lacking=None)
 
 
 def answered(state: Supply, event: Event) -> None:
@@ -79,7 +87,13 @@ def ended(state: Supply, event: Event) -> None:
         state["blocks"].pop(category, None)
 
 
+def selected(state: Supply, event: Event) -> None:
+    builtin = event.data["source"] == "builtin"
+    state["lacking"] = {"at": event.at, "categories": event.data["empty"]} if builtin else None
+
+
 HANDLERS: Handlers = {
+    "selection.made": selected,
     "gate.answered": answered,
     "session.requested": requested,
     "session.ended": ended,

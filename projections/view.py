@@ -337,6 +337,7 @@ def _held(state: State) -> dict[str, str]:
 def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Category]:
     counts = counted(state, now, round(config["window"] * 1_000_000))
     live = dict(Counter((session["category"], session["status"]) for session in state.sessions["live"].values()))
+    lacking = feedback.lacking(state, config, now)
     found: dict[str, Category] = {}
     for name, settled in _settled(config).items():
         last = state.allocation["last_started"].get(name)
@@ -353,7 +354,7 @@ def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Cat
             last_started=None if last is None else to_micros(last[0]),
             requested=live.get((name, "requested"), 0),
             mean_seconds=round(seconds / ended) if ended > 0 and seconds else None,
-            supply=feedback.told(wait, gate),
+            supply=feedback.told(wait, gate, name in lacking),
         )
     return found
 

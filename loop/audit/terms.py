@@ -88,9 +88,10 @@ def _supply(state: State, key: str, after: int, upto: int) -> Iterator[int]:
     if config is None or key not in config["categories"]:
         return iter(())
     times = []
-    if (answered := state.supply["gates"].get(key)) is not None:
-        at = to_micros(answered["at"])
-        times += [at, at + round(config["selector"]["max_age"] * 1_000_000) + 1]
+    for answered in (state.supply["gates"].get(key), state.supply["lacking"]):
+        if answered is not None:
+            at = to_micros(answered["at"])
+            times += [at, at + round(config["selector"]["max_age"] * 1_000_000) + 1]
     if (block := state.supply["blocks"].get(key)) is not None:
         since = to_micros(block["at"])
         wait = feedback.wait(state, config, key, since)

@@ -116,6 +116,20 @@ def test_a_task_that_a_session_holds_is_offered_to_nobody_else(tasked: Project) 
     tasked.loop("stop")
 
 
+def test_a_lane_without_a_ready_task_is_shown_as_without_work_and_not_as_neglected(tasked: Project) -> None:
+    def supply() -> dict[str, str]:
+        return {line["name"]: line["supply"] for line in tasked.status()["categories"]}
+
+    (tasked.directory / "tasks" / "guide.md").write_text("---\nstate: done\ntags: [docs]\n---\n")
+    tasked.loop("tick")
+    assert supply()["docs"] == "none"
+    assert supply()["code"] == "unknown"
+    (tasked.directory / "tasks" / "guide.md").write_text("---\nstate: active\ntags: [docs]\n---\n")
+    tasked.loop("tick")
+    assert supply()["docs"] == "unknown", "the newest answer counts"
+    tasked.settle()
+
+
 def test_why_not_leads_from_a_category_that_was_not_named_to_what_it_needs(tasked: Project) -> None:
     (tasked.directory / "tasks" / "guide.md").write_text("---\nstate: done\ntags: [docs]\n---\n")
     tasked.loop("tick")
