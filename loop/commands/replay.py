@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import sys
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +13,12 @@ from events.store import EventLog
 from loop.audit.replay import EXACT, ITEMS, Other, Tally, compared, other_config, other_policy, replay
 from loop.moment import Moment, past, resolve
 from loop.output import as_of, clean, console, local, print_json
+from loop.progress import progress
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-QUIET_SECONDS = 1.0  # a replay that takes longer says how far it is
 SHOWN = 20  # divergences that a person is shown
 MEANING = (
     "exact: one step from each recorded state. What sessions that never ran would have changed is not in it, so the "
@@ -60,8 +57,8 @@ def run(
         after = 0 if start is None else log.position_at(to_text(start - 1))
         upto = moment.position if end is None else min(moment.position, log.position_at(to_text(end)))
         after = min(after, upto)
-        with _Progress(upto) as progress:
-            tally = replay(log, after, upto, other=other, progress=progress.at)
+        with progress("replaying") as hear:
+            tally = replay(log, after, upto, other=other, progress=None if hear is None else lambda at: hear(at, upto))
     finally:
         log.close()
     report = _report(tally, moment, after, upto, other)
@@ -111,34 +108,6 @@ def _command(moment: Moment, start: int | None, end: int | None, policy: str | N
     words += [] if policy is None else ["--policy", policy]
     words += [] if config is None else ["--config", str(config)]
     return shlex.join(words)
-
-
-@dataclass(slots=True)
-class _Progress:
-    """How far a long replay is, on stderr: one line that counts on a terminal, elsewhere ever rarer lines."""
-
-    end: int
-    begun: float = field(default_factory=time.monotonic)
-    due: float = QUIET_SECONDS
-    said: bool = False
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self.said and sys.stderr.isatty():
-            sys.stderr.write("\r\x1b[K")
-
-    def at(self, position: int) -> None:
-        passed = time.monotonic() - self.begun
-        if passed < self.due:
-            return
-        terminal = sys.stderr.isatty()
-        begin, end = ("\r", "") if terminal else ("", "\n")
-        sys.stderr.write(f"{begin}replaying: {position} of {self.end}{end}")
-        sys.stderr.flush()
-        self.said = True
-        self.due = passed + 0.2 if terminal else passed * 2
 
 
 # ── for people ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -295,12 +295,3 @@ def test_since_and_until_bound_the_decisions_and_are_in_the_command(
 def test_a_policy_and_a_config_together_are_refused(db: Path) -> None:
     with pytest.raises(UsageError):
         command.run(db, **{**NOTHING, "policy": "intent", "config": Path("x.toml")})
-
-
-def test_a_long_replay_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = command._Progress(end=1000)
-    progress.at(10)
-    progress.begun -= 2
-    progress.at(20)
-    progress.at(30)
-    assert capsys.readouterr().err == "replaying: 20 of 1000\n"
