@@ -75,6 +75,7 @@ class Filter(NamedTuple):
     session: str | None = None
     category: str | None = None
     tick: str | None = None
+    cause: int | None = None
     since: str | None = None
     until: str | None = None
     after: int = 0
@@ -648,6 +649,7 @@ class EventLog:
             ("session", "=", wanted.session),
             ("category", "=", wanted.category),
             ("tick", "=", wanted.tick),
+            ("cause", "=", wanted.cause),
             ("at", ">=", wanted.since),
             ("at", "<=", wanted.until),
         ):

@@ -20,6 +20,7 @@ from events import audit
 from events.errors import ImportFailed, StoreImported, UsageError
 from events.store import EventLog, Head
 from loop.audit.walk import Walk
+from loop.commands.show import show
 from loop.moment import resolve
 from loop.transfer.exporting import lines, positions
 from loop.transfer.format import LONGEST, event_line, header_line, read_header
@@ -137,6 +138,21 @@ def test_a_range_is_read_only_where_it_is(path: Path, tmp_path: Path) -> None:
     assert walk.look().record.position == 400
     assert not walk.step(-1)
     log.close()
+
+
+def test_an_event_of_a_range_whose_cause_lies_before_it_is_shown_all_the_same(
+    path: Path, tmp_path: Path, sound: Rows, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = next(row for row in sound[300:] if row.cause is not None)
+    store = taken_in(exported(path, f"{row.position}:{row.position + 50}"), tmp_path / "into")
+    assert show(store, str(row.position), as_json_object=True) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["causes"], shown["causes_truncated"]) == ([], True)
+    assert show(store, str(row.position), as_json_object=False) == 0
+    assert f"{row.cause} and what led to it" in capsys.readouterr().out
+    with pytest.raises(UsageError) as refused:
+        show(store, "1", as_json_object=True)
+    assert refused.value.hint == f"it goes from {row.position} to {row.position + 50}"
 
 
 def test_in_an_imported_store_now_is_its_last_event(path: Path, tmp_path: Path, sound: Rows) -> None:
