@@ -240,9 +240,11 @@ def never_started(state: State, now: int) -> tuple[Fire, dict[str, str]] | None:
     if config is None:
         return None
     for fire in reversed(state.selection["fires"]):
+        at = to_micros(fire["at"])
+        if now <= at:  # at the position of a decision: what it grants follows in the same transaction, at the same time
+            continue
         choices = {**fire["wanted"], **fire["others"]}
         acted = {name: how for name, how in choices.items() if how in (GRANTED, STARTING) or how in UNACTED}
-        at = to_micros(fire["at"])
         waited = now - at - schedule.period(config, at) if STARTING in acted.values() else 0
         failed = {
             name: how
