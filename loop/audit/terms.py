@@ -159,7 +159,8 @@ def _allotted(state: State, now: int, _: Collection[str]) -> Table:
 
 def _credits(state: State, now: int, keys: Collection[str]) -> Table:
     config = state.control["config"]
-    return {} if config is None else {key: {"credit": credit(state, key)} for key in keys if key in config["categories"]}
+    known = () if config is None else config["categories"]
+    return {key: {"credit": credit(state, key)} for key in keys if key in known}
 
 
 def _backends(state: State, now: int, _: Collection[str]) -> Table:

@@ -22,7 +22,7 @@ from projections.fold import Handler
 from projections.state import PROJECTIONS, State
 
 STEPPED = "clock.stepped"
-FOREIGN: Folds = {"locks": frozenset({"lock.acquired", "lock.released"})}  # what tells a lock history from a log of ours
+FOREIGN: Folds = {"locks": frozenset({"lock.acquired", "lock.released"})}  # what tells a lock history from a log
 Progress = Callable[[int], None]
 
 
