@@ -56,7 +56,7 @@ def run(
         end = None if until is None else past(until, moment.now)
         after = 0 if start is None else log.position_at(to_text(start - 1))
         upto = moment.position if end is None else min(moment.position, log.position_at(to_text(end)))
-        after = min(after, upto)
+        after = max(min(after, upto), log.base().position)
         with progress("replaying") as hear:
             tally = replay(log, after, upto, other=other, progress=None if hear is None else lambda at: hear(at, upto))
     finally:
@@ -137,7 +137,9 @@ def _head(report: Mapping[str, Any]) -> Any:
 
     count, same = report["decisions"], report["same"]
     what = "today's rules" if "other" not in report else clean(report["other"], 80)
-    text = Text(f"{count} decisions made again by {what}, positions {report['from']} to {report['to']}: ")
+    first, last = report["from"], report["to"]
+    where = f"positions {first} to {last}" if first <= last else f"no position after {last}"
+    text = Text(f"{count} decisions made again by {what}, {where}: ")
     if not count:
         return text.append("no data", "yellow")
     text.append(f"{same} the same", "green" if report["first_divergence"] is None else "")

@@ -277,6 +277,21 @@ def loop(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*LOOP, *words], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.parametrize("name", ["loop.toml", ".loop/loop.db", ".loop/loop.db.id"])
+def test_an_export_replaces_an_earlier_one_and_nothing_else(tmp_path: Path, name: str) -> None:
+    project = Project(tmp_path).configure("code")
+    project.loop("tick")
+    project.settle()
+    before = (tmp_path / name).read_bytes()
+    refused = project.loop("export", "-o", name, code=2)
+    assert "is no export" in refused.stderr
+    assert (tmp_path / name).read_bytes() == before
+    (tmp_path / "all.jsonl").touch()
+    for _ in range(2):
+        project.loop("export", "-o", "all.jsonl")
+    project.assert_sound()
+
+
 def test_a_bug_report_travels_whole(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     project = Project(tmp_path / "mine").configure("code", "docs", env={"WORD": MARKER})

@@ -292,6 +292,11 @@ def test_since_and_until_bound_the_decisions_and_are_in_the_command(
     assert printed(capsys, db, at="1")["decisions"] == 0
 
 
+def test_a_window_with_no_position_in_it_says_so(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(db, **{**NOTHING, "since": "2026-11-23T19:00:00Z", "as_json": False}) == 0
+    assert "no position after" in capsys.readouterr().out
+
+
 def test_a_policy_and_a_config_together_are_refused(db: Path) -> None:
     with pytest.raises(UsageError):
         command.run(db, **{**NOTHING, "policy": "intent", "config": Path("x.toml")})
