@@ -18,6 +18,7 @@ from loop.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 WIDTH = 80  # columns where stdout is no terminal
 
@@ -38,6 +39,13 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH
     return Piped(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def command_line(command: str) -> Text:
+    """A command to go on with, on a line of its own that is never broken, so that it can be copied."""
+    from rich.text import Text
+
+    return Text(f"→ {clean(command)}", "dim", no_wrap=True, overflow="ignore")
 
 
 def print_json(value: Mapping[str, Any]) -> None:

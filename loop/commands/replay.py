@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,8 @@ from events.envelope import to_text
 from events.errors import UsageError
 from events.store import EventLog
 from loop.audit.replay import EXACT, ITEMS, Other, Tally, compared, other_config, other_policy, replay
-from loop.moment import Moment, past, resolve
-from loop.output import as_of, clean, console, local, print_json
+from loop.moment import Moment, again, flags, past, resolve
+from loop.output import as_of, clean, command_line, console, local, print_json
 from loop.progress import progress
 
 if TYPE_CHECKING:
@@ -59,10 +58,17 @@ def run(
         after = max(min(after, upto), log.base().position)
         with progress("replaying") as hear:
             tally = replay(log, after, upto, other=other, progress=None if hear is None else lambda at: hear(at, upto))
+        options = {
+            "--since": None if start is None else to_text(start),
+            "--until": None if end is None else to_text(end),
+            "--policy": policy,
+            "--config": None if config is None else str(config),
+        }
+        command = again(log, moment, "replay", *flags(options))
     finally:
         log.close()
     report = _report(tally, moment, after, upto, other)
-    report["command"] = _command(moment, start, end, policy, config)
+    report["command"] = command
     if as_json:
         print_json(report)
     else:
@@ -101,15 +107,6 @@ def _report(tally: Tally, moment: Moment, after: int, upto: int, other: Other | 
     return report
 
 
-def _command(moment: Moment, start: int | None, end: int | None, policy: str | None, config: Path | None) -> str:
-    words = ["loop", "replay", "--at", str(moment.position)]
-    words += [] if start is None else ["--since", to_text(start)]
-    words += [] if end is None else ["--until", to_text(end)]
-    words += [] if policy is None else ["--policy", policy]
-    words += [] if config is None else ["--config", str(config)]
-    return shlex.join(words)
-
-
 # ── for people ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -128,7 +125,7 @@ def _render(report: Mapping[str, Any]) -> Group:
             lines.append(Text(f"and {more} more{known}", "dim"))
     if "other" in report:
         lines.append(Text(report["meaning"], "dim"))
-    lines.append(Text(clean(report["command"]), "dim"))
+    lines.append(command_line(report["command"]))
     return Group(*lines)
 
 

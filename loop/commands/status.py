@@ -11,8 +11,8 @@ from events.envelope import to_micros
 from events.errors import StoreError, UsageError
 from events.place import wal_bytes
 from events.store import WAL_LIMIT, EventLog
-from loop.moment import resolve, word
-from loop.output import clean, console, local, message, print_json, share, span
+from loop.moment import again, resolve
+from loop.output import clean, command_line, console, local, message, print_json, share, span
 from loop.sessions import stopfile
 from loop.status import status
 from projections.figures import NEGLECT
@@ -55,8 +55,7 @@ def read(db: Path, at: str | None) -> dict[str, Any]:
     try:
         moment = resolve(log, at)
         report = status(moment.state(log), moment.now, moment.since)
-        # An imported store's head stands still, and its windows are longer than those of the position it is at.
-        report["command"] = "loop status" + ("" if moment.since is not None else f" --at {word(log, moment)}")
+        report["command"] = again(log, moment, "status")
     finally:
         log.close()
     if at is None and (stop := stopfile.problem(str(db.parent))) is not None:  # of the machine too, and above all else
@@ -99,9 +98,7 @@ def render(report: Mapping[str, Any]) -> Group:
 
 def _again(report: Mapping[str, Any]) -> list[Text]:
     """The command that says the same at any later time; none on a screen that is drawn for a moment."""
-    from rich.text import Text
-
-    return [Text(f"→ {clean(report['command'])}", "dim")] if "command" in report else []
+    return [command_line(report["command"])] if "command" in report else []
 
 
 def _head(report: Mapping[str, Any]) -> Text:

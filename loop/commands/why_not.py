@@ -53,7 +53,7 @@ def _render(report: Mapping[str, Any]) -> Text:
         text.append(f"\nnote: {report['note']}")
     if not chosen:
         _append_flips(text, report)
-    text.append(f"\n{clean(report['command'])} --json   loop why {report['decision']}", "dim")
+    text.append(f"\n→ {clean(report['command'])}\n→ loop why {report['decision']}", "dim")
     return text
 
 

@@ -257,7 +257,7 @@ def test_the_command_reports_what_a_plain_replay_found(db: Path, capsys: pytest.
     report = printed(capsys, db)
     wanted = ("schema", "decisions", "same", "other_version", "first_divergence", "items")
     assert [report[name] for name in wanted] == ["loop.replay/1", 2, 2, 0, None, []]
-    assert report["command"] == f"loop replay --at {report['as_of']['position']}"
+    assert report["command"] == f"loop replay --at {report['as_of']['at']}"
     assert "categories" not in report
 
 
