@@ -108,6 +108,7 @@ class Filter(NamedTuple):
     session: str | None = None
     category: str | None = None
     tick: str | None = None
+    cause: int | None = None
     since: str | None = None
     until: str | None = None
     after: int = 0
@@ -683,6 +684,7 @@ class EventLog:
             ("session", "=", wanted.session),
             ("category", "=", wanted.category),
             ("tick", "=", wanted.tick),
+            ("cause", "=", wanted.cause),
             ("at", ">=", wanted.since),
             ("at", "<=", wanted.until),
         ):

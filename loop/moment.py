@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -65,6 +67,21 @@ def resolve(log: EventLog, text: str | None, clock: Clock | None = None) -> Mome
 def word(log: EventLog, moment: Moment) -> str:
     """What names this moment to `--at` for good: its position where its event's time is now there, else its time."""
     return str(moment.position) if log.at(moment.position).at == moment.at else moment.at
+
+
+def again(log: EventLog, moment: Moment, *words: str) -> str:
+    """The command that gives the same answer at any later time: `loop` and `words` at this moment.
+
+    The head of an imported store stands still, and its windows are longer than those of the position that it is at.
+    """
+    return shlex.join(["loop", *words, *(() if moment.since is not None else ("--at", word(log, moment)))])
+
+
+def flags(options: Mapping[str, str | None]) -> Iterator[str]:
+    """The words of those options that are given."""
+    for name, value in options.items():
+        if value is not None:
+            yield from (name, value)
 
 
 def parse_time(text: str, now: int) -> int | None:

@@ -19,6 +19,7 @@ from loop.text import visible
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 WIDTH = 80  # columns where stdout is no terminal
 WHOLE = 24  # columns of a table's cell that no other cell takes
@@ -53,6 +54,13 @@ def uncrushed(table: Table) -> Table:
         if column.no_wrap:
             column.min_width = min(WHOLE, max(cell_len(str(cell)) for cell in (column.header, *column.cells)))
     return table
+
+
+def command_line(command: str) -> Text:
+    """A command to go on with, on a line of its own that is never broken, so that it can be copied."""
+    from rich.text import Text
+
+    return Text(f"→ {clean(command)}", "dim", no_wrap=True, overflow="ignore")
 
 
 def print_json(value: Mapping[str, Any]) -> None:

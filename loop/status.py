@@ -77,7 +77,7 @@ def _unknown(report: dict[str, Any]) -> None:
     report["mode"] = None
     report["noop"] = dict.fromkeys(report["noop"])
     report["backends"] = {"available": None, "total": None, "items": []}
-    report["selection"].update(rules=None, rejected=None, intent_lost=None)
+    report["selection"].update(rules=None, rejected=None, intent_lost=None, ignored=None, losses=None)
     for ratio in ("granted", "followed"):
         report["selection"][ratio] = {"count": None, "of": None}
 
@@ -201,8 +201,15 @@ def categories(state: State, now: int, window: int | None = None) -> list[dict[s
         category = seen.categories[line["name"]]
         most = starts.most(seen, category)
         line["capped"] = None if most is None else counted(category) + 1 > most
-        line["credit"] = seen.ledger.get(line["name"], 0) / UNIT if seen.policy == "fair" else None
+        line["credit"] = credit(state, line["name"])
     return lines
+
+
+def credit(state: State, name: str) -> float | None:
+    """A category's credit in slots; None where the policy in force keeps no ledger."""
+    config = state.control["config"]
+    fair = config is not None and config["policy"] == "fair"
+    return state.ledger["credits"].get(name, 0) / UNIT if fair else None
 
 
 def _backends(state: State, now: int) -> dict[str, Any]:

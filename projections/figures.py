@@ -6,6 +6,7 @@ Everything here may be shown; nothing here decides. None means *no data*, never 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from events.envelope import to_micros, to_text
@@ -43,7 +44,7 @@ def noop(state: State) -> dict[str, Any]:
 
 def only_locks(state: State) -> bool:
     """Whether all that is known are another program's locks: then the rest is unknown, and not zero."""
-    return bool(state.locks["foreign"]["total"]["acquired"]) and state.sessions["requested"] == 0
+    return state.locks["foreign"]["since"] is not None and state.sessions["requested"] == 0
 
 
 def foreign(state: State) -> dict[str, Any] | None:
@@ -108,8 +109,13 @@ def targets(config: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
-def categories(state: State, now: int, window: int | None = None) -> list[dict[str, Any]]:
-    """One line per configured category: what it got in a window (the allocation window), against its target."""
+def categories(
+    state: State, now: int, window: int | None = None, only: Collection[str] | None = None
+) -> list[dict[str, Any]]:
+    """One line per configured category: what it got in a window (the allocation window), against its target.
+
+    `only`: lines of these alone, for who asks at every event of a log.
+    """
     config = state.control["config"]
     if config is None:
         return []
@@ -117,9 +123,11 @@ def categories(state: State, now: int, window: int | None = None) -> list[dict[s
     total = sum(counts.get(name, (0, 0.0))[0] for name in config["categories"])
     wanted = targets(config)
     live = Counter(session["category"] for session in state.sessions["live"].values())
-    supply = {name: feedback.supply(state, config, name, now) for name in config["categories"]}
     lines = []
     for name in config["categories"]:
+        if only is not None and name not in only:
+            continue
+        supply = feedback.supply(state, config, name, now)
         spawned, seconds = counts.get(name, (0, 0.0))
         share = spawned / total if total else None
         target = wanted[name]
@@ -138,8 +146,8 @@ def categories(state: State, now: int, window: int | None = None) -> list[dict[s
                 "entitlement": None if target is None else target * total,
                 "enough_data": enough,
                 "over_allocated": enough and ratio is not None and ratio > OVER,
-                "neglected": supply[name] != "none" and owed(state, name, target) > NEGLECT,
-                "supply": supply[name],
+                "neglected": supply != "none" and owed(state, name, target) > NEGLECT,
+                "supply": supply,
                 "live": live[name],
                 "last_started_at": last[0] if last else None,
                 "cooldown_until": None if cooling is None else to_text(cooling),
@@ -232,9 +240,11 @@ def never_started(state: State, now: int) -> tuple[Fire, dict[str, str]] | None:
     if config is None:
         return None
     for fire in reversed(state.selection["fires"].values()):
+        at = to_micros(fire["at"])
+        if now <= at:  # at the position of a decision: what it grants follows in the same transaction, at the same time
+            continue
         choices = {**fire["wanted"], **fire["others"]}
         acted = {name: how for name, how in choices.items() if how in (GRANTED, STARTING) or how in UNACTED}
-        at = to_micros(fire["at"])
         waited = now - at - schedule.period(config, at) if STARTING in acted.values() else 0
         failed = {
             name: how

@@ -11,11 +11,10 @@ from loop.moment import position_of
 
 CAUSES = 50  # links of a chain that are followed
 EFFECTS = 200  # effects that are listed
-NEAR = 500  # positions behind an event that are searched besides its pass and its session
 
 
 class Effects(NamedTuple):
-    """Events that name one as their cause; `more` where there may be others than these."""
+    """Events that name one as their cause; `more` where there are others than these."""
 
     items: list[Record]
     more: bool
@@ -29,34 +28,34 @@ def record_of(log: EventLog, target: str) -> Record:
     position = int(target) if target.isascii() and target.isdigit() else position_of(log, target)
     rows = log.select(Filter(after=position - 1, upto=position)) if 0 < position < 2**63 else []
     if not rows:
-        raise UsageError(f"the log has no position {position}", f"it goes from 1 to {log.head().position}")
+        raise UsageError(f"the log has no position {position}", _extent(log))
     return rows[0]
 
 
+def _extent(log: EventLog) -> str:
+    first, last = log.base().position + 1, log.head().position
+    return f"it goes from {first} to {last}" if last >= first else "it is empty"
+
+
 def causes(log: EventLog, record: Record) -> list[Record]:
-    """What caused the event, what caused that, and so on to the beginning, the nearest first."""
+    """What caused the event, what caused that, and so on to the beginning, the nearest first.
+
+    It ends early behind CAUSES of them, and where a range of a log begins: the last one then has a cause all the same.
+    """
     found: list[Record] = []
-    cause = record.cause
-    while cause is not None and len(found) < CAUSES:
+    cause, base = record.cause, log.base().position
+    while cause is not None and cause > base and len(found) < CAUSES:
         found.append(record_of(log, str(cause)))
         cause = found[-1].cause
     return found
 
 
 def effects(log: EventLog, record: Record) -> Effects:
-    """The events that name this one as their cause.
+    """The events that name this one as their cause, the first EFFECTS of them.
 
-    They are looked for in its pass, among its session's events, and in the next NEAR positions: what an event causes
-    belongs to one of these.
+    No index leads to them: each append would pay for it, and to read on from the event takes a second for a million.
     """
-    near = Filter(after=record.position)
-    places = [near._replace(upto=record.position + NEAR)]
-    if record.tick is not None:
-        places.append(near._replace(tick=record.tick))
-    if record.session is not None:
-        places.append(near._replace(session=record.session))
-    rows = {row.position: row for place in places for row in log.select(place) if row.cause == record.position}
-    found = [rows[position] for position in sorted(rows)]
+    found = log.select(Filter(after=record.position, cause=record.position), limit=EFFECTS + 1)
     return Effects(found[:EFFECTS], len(found) > EFFECTS)
 
 

@@ -63,6 +63,7 @@ def compare(log: EventLog, state: State, overlaps: Overlaps | None, stepped_back
     """
     _sessions(log, state, tally)
     _locks(log, state, overlaps, tally)
+    _fires(log, state, tally)
     spent.compare(log, state, stepped_back, tally)
     kept = max(len(state.allocation["hours"]), len(state.outcomes["counts"]))
     if stepped_back and kept >= HOURS_KEPT:
@@ -100,6 +101,13 @@ def _locks(log: EventLog, state: State, overlaps: Overlaps | None, tally: Tally)
     _same(tally, "same-lock violations that SQL finds and the fold missed", [], sorted(pairs - counted))
     by_interval = {(item["key"], item["token"]) for item in state.locks["items"] if item["kind"] == "intervals_overlap"}
     _same(tally, "same-lock violations of the fold that SQL does not find", sorted(by_interval - pairs), [])
+
+
+def _fires(log: EventLog, state: State, tally: Tally) -> None:
+    """The decisions that the fold judges obedience by are decisions of the log."""
+    fires = [(fire["tick"], fire["at"]) for fire in state.selection["fires"].values()]
+    sql = f"SELECT tick, at FROM decisions WHERE tick IN ({', '.join('?' * len(fires))}) ORDER BY position"
+    _same(tally, "decisions of the last fires", fires, audit.query(log, sql, [tick for tick, _ in fires]))
 
 
 def _started_by_hour(log: EventLog, state: State, tally: Tally) -> None:

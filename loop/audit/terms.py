@@ -8,13 +8,13 @@ would be an error, which the tests look for with the whole status object.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from events.envelope import to_micros, to_text
 from events.lifecycle import SESSION_ENDS
-from loop.status import DEFAULT_WINDOW, categories, mode
+from loop.status import DEFAULT_WINDOW, categories, credit, mode
 from projections import backends, feedback, figures, ledger, locks, pools, selection, supply, view
 from projections.fold import EXACT, HOUR
 from projections.state import State
@@ -23,6 +23,7 @@ Kind = Literal["number", "text", "time", "none"]
 Folds = Mapping[str, frozenset[str]]  # projection -> the types of event that the name rests on
 Table = Mapping[str, Mapping[str, Any]]
 Instants = Callable[[State, str, int, int], Iterable[int]]
+Load = Callable[[State, int, Collection[str]], Any]
 Update = Callable[[dict["Term", Any], State, int], None]
 
 FEW = 48  # hours that are tested one by one; of more, only those that hold something
@@ -45,14 +46,14 @@ class Term(NamedTuple):
 class Source:
     """Where a name's value comes from.
 
-    `load(state, now)` gives the value of a plain name, and all rows by key for one with a field; `instants(state, key,
-    after, upto)` the times in (after, upto] at which the value may change with no event; `words` all it can be; `quiet`
-    the types that must be folded but never change the value themselves.
+    `load(state, now, keys)` gives the value of a plain name, and for one with a field rows by key, at least those of
+    `keys`; `instants(state, key, after, upto)` the times in (after, upto] at which the value may change with no event;
+    `words` all it can be; `quiet` the types that must be folded but never change the value themselves.
     """
 
     kind: Kind
     folds: Folds
-    load: Callable[[State, int], Any]
+    load: Load
     instants: Instants | None = None
     words: tuple[str, ...] | None = None
     quiet: frozenset[str] = frozenset()
@@ -139,20 +140,31 @@ def _lost(state: State, _: str, after: int, upto: int) -> Iterator[int]:
 # ── from the state ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _slots(state: State, _: int) -> int | None:
+def _slots(state: State, now: int, _: Collection[str]) -> int | None:
     config = state.control["config"]
     return None if config is None else int(config["slots"])
 
 
-def _categories(state: State, now: int) -> Table:
-    return {line["name"]: line for line in figures.categories(state, now)}
+def _told(load: Callable[[State, int], Any]) -> Load:
+    """What another program's lock history does not tell is missing, as it is in the status."""
+    return lambda state, now, _: None if figures.only_locks(state) else load(state, now)
 
 
-def _allotted(state: State, now: int) -> Table:
+def _categories(state: State, now: int, keys: Collection[str]) -> Table:
+    return {line["name"]: line for line in figures.categories(state, now, only=keys)}
+
+
+def _allotted(state: State, now: int, _: Collection[str]) -> Table:
     return {line["name"]: line for line in categories(state, now)}
 
 
-def _backends(state: State, now: int) -> Table:
+def _credits(state: State, now: int, keys: Collection[str]) -> Table:
+    config = state.control["config"]
+    known = () if config is None else config["categories"]
+    return {key: {"credit": credit(state, key)} for key in keys if key in known}
+
+
+def _backends(state: State, now: int, _: Collection[str]) -> Table:
     found = view.backends(state, now)
     return {
         name: {"state": item.state, "until": None if item.until is None else to_text(item.until)}
@@ -167,19 +179,21 @@ CONFIG: Folds = {"control": frozenset({"loop.configured"})}
 MODES = frozenset({"loop.paused", "loop.draining", "loop.frozen", "loop.resumed", "tick.started", "tick.skipped"})
 
 SCALARS: Mapping[str, Source] = {
-    "live": Source("number", {"sessions": LIVE}, lambda state, now: len(state.sessions["live"])),
+    "live": Source("number", {"sessions": LIVE}, lambda state, now, _: figures.live(state)),
     "capacity": Source("number", CONFIG, _slots),
-    "violations": Source("number", {"locks": frozenset(locks.HANDLERS)}, lambda state, now: state.locks["violations"]),
+    "violations": Source(
+        "number", {"locks": frozenset(locks.HANDLERS)}, lambda state, now, _: state.locks["violations"]
+    ),
     "noop_rate": Source(
-        "number", {"outcomes": LIVE}, lambda state, now: figures.noop(state)["rate"], quiet=REQUESTED
+        "number", {"outcomes": LIVE}, lambda state, now, _: figures.noop(state)["rate"], quiet=REQUESTED
     ),
     "mode": Source(
-        "text", {"control": MODES}, mode, _pauses, ("running", "paused", "draining", "frozen", "invalid_config")
+        "text", {"control": MODES}, _told(mode), _pauses, ("running", "paused", "draining", "frozen", "invalid_config")
     ),
     "intent_lost": Source(
         "number",
         {"selection": frozenset(selection.HANDLERS), **CONFIG},
-        lambda state, now: figures.intent_lost(state, now, _window(state)),
+        _told(lambda state, now: figures.intent_lost(state, now, _window(state))),
         _lost,
         quiet=LIVE | {"selection.made", "selection.rejected"},
     ),
@@ -188,7 +202,7 @@ SCALARS: Mapping[str, Source] = {
 
 def _lock(kind: Kind) -> Source:
     taken = {"locks": frozenset({"lock.acquired", "lock.released"})}
-    return Source(kind, taken, lambda state, now: state.locks["held"])
+    return Source(kind, taken, lambda state, now, _: state.locks["held"])
 
 
 def _category(kind: Kind, folds: Folds, instants: Instants | None = None) -> Source:
@@ -205,7 +219,8 @@ def _backend(kind: Kind, words: tuple[str, ...] | None = None) -> Source:
     return Source(kind, folds, _backends, _limits, words)
 
 
-_STARTED: Folds = {"allocation": STARTS}
+# With the config the fold keeps the window's sum up; without it each figure would add up all hours of it again.
+_STARTED: Folds = {"allocation": STARTS | CONFIG["control"]}
 
 INDEXED: Mapping[str, Mapping[str, Source]] = {
     "locks": {"session": _lock("text"), "token": _lock("number"), "since": _lock("time")},
@@ -229,7 +244,7 @@ INDEXED: Mapping[str, Mapping[str, Source]] = {
         "last_started_at": _category("time", _STARTED),
         "cooldown_until": _category("time", {"outcomes": LIVE}, _cooldown),
         "capped": Source("number", {**_STARTED, "sessions": LIVE | STARTS, **CONFIG}, _allotted, _counted),
-        "credit": Source("number", {"ledger": frozenset(ledger.HANDLERS), **CONFIG}, _allotted),
+        "credit": Source("number", {"ledger": frozenset(ledger.HANDLERS), **CONFIG}, _credits),
         "name": _category("text", {}),
     },
     "backend": {"state": _backend("text", ("available", "limited", "unknown")), "until": _backend("time")},
@@ -243,8 +258,8 @@ def source_of(term: Term) -> Source:
 
 def updater(terms: Iterable[Term]) -> Update:
     """A function that writes the values of `terms` at (state, now) into a dict; what is missing is None."""
-    plain: list[tuple[Term, Callable[[State, int], Any]]] = []
-    tables: dict[Callable[[State, int], Table], list[Term]] = {}
+    plain: list[tuple[Term, Load]] = []
+    tables: dict[Load, list[Term]] = {}
     for term in terms:
         source = source_of(term)
         if term.field is None:
@@ -252,11 +267,13 @@ def updater(terms: Iterable[Term]) -> Update:
         else:
             tables.setdefault(source.load, []).append(term)
 
+    keys = {load: frozenset(term.key or "" for term in wanted) for load, wanted in tables.items()}
+
     def update(values: dict[Term, Any], state: State, now: int) -> None:
         for term, load in plain:
-            values[term] = load(state, now)
+            values[term] = load(state, now, ())
         for load, wanted in tables.items():
-            rows = load(state, now)
+            rows = load(state, now, keys[load])
             for term in wanted:
                 row = rows.get(term.key or "")
                 values[term] = None if row is None else row[term.field or ""]

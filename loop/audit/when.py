@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 from events.envelope import Event, to_micros, to_text
 from events.store import EventLog
 from loop.audit.expression import Expression
-from loop.audit.terms import Instants, Term, Update, source_of, updater
+from loop.audit.terms import Folds, Instants, Term, Update, source_of, updater
 from loop.moment import Moment
 from projections import snapshots
 from projections.fold import Handler
 from projections.state import PROJECTIONS, State
 
 STEPPED = "clock.stepped"
+FOREIGN: Folds = {"locks": frozenset({"lock.acquired", "lock.released"})}  # what tells a lock history from a log
 Progress = Callable[[int], None]
 
 
@@ -101,17 +102,26 @@ def turns(
     yield from scan.lapse(end.now, end.position + 1)
 
 
+def _foreign(log: EventLog) -> int | None:
+    """The first position of another program's lock history, before which nothing is known; None in a log of ours."""
+    if log.origin is None:
+        return None
+    first = next(log.events_of(tuple(FOREIGN["locks"])), None)
+    return first.position if first is not None and first.data["imported"] else None
+
+
 class _Plan:
     """What an expression rests on: the types to read, the handlers to run, the names that each type may change."""
 
-    def __init__(self, terms: Iterable[Term]) -> None:
+    def __init__(self, terms: Iterable[Term], foreign: bool) -> None:
         touched: dict[str, set[Term]] = {}
         routes: dict[str, dict[str, Handler]] = {}
         self.clocked: list[tuple[Instants, str]] = []
         clocked: set[Term] = set()
         for term in terms:
             source = source_of(term)
-            for projection, types in source.folds.items():
+            folds = {**FOREIGN, **source.folds} if foreign else source.folds
+            for projection, types in folds.items():
                 for type in types & PROJECTIONS[projection].HANDLERS.keys():
                     touched.setdefault(type, set()).update(() if type in source.quiet else (term,))
                     routes.setdefault(type, {})[projection] = PROJECTIONS[projection].HANDLERS[type]
@@ -138,10 +148,10 @@ class _Scan:
         self.log = log
         self.holds_of = expression.holds
         self.progress = progress
-        self.plan = _Plan(expression.terms)
-        base = log.base().position
+        base, foreign = log.base().position, _foreign(log)
+        self.plan = _Plan(expression.terms, foreign is not None)
         self.first = start.position <= base  # the whole log: what holds from the first event on is opened by it
-        self.position = base + 1 if self.first else start.position
+        self.position = (foreign or base + 1) if self.first else start.position
         self.state = snapshots.load(log, self.position)
         self.now = to_micros(log.at(self.position).at or "") if self.first else start.now
         self.values: dict[Term, Any] = {}

@@ -11,8 +11,8 @@ from events.envelope import to_text
 from events.errors import UsageError
 from events.store import EventLog
 from loop.availability import is_available, pools
-from loop.moment import resolve
-from loop.output import as_of, clean, console, local, message, print_json, uncrushed
+from loop.moment import again, resolve
+from loop.output import as_of, clean, command_line, console, local, message, print_json, uncrushed
 from loop.status import status
 from projections import snapshots
 from projections.state import State
@@ -34,6 +34,7 @@ def run(db: Path, *, at: str | None, as_json: bool, wait: str | None = None) -> 
         state = moment.state(log)
         found: dict[str, Any] = status(state, moment.now, moment.since)["backends"]
         found["pools"] = pools(state, moment.now)
+        found["command"] = again(log, moment, "backends")
     finally:
         log.close()
     if as_json:
@@ -83,6 +84,7 @@ def _show(found: Mapping[str, Any], now: str | None) -> None:
         table.add_row(*names, Text(_state(item), style), local(item["until"], now), str(item["live"]))
     out.print(uncrushed(table))
     out.print(f"{found['available']} of {found['total']} available")
+    out.print(command_line(found["command"]))
 
 
 def _state(item: Mapping[str, Any]) -> str:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +10,14 @@ from events.envelope import to_text
 from events.errors import UsageError
 from events.store import EventLog
 from loop.audit.replay import EXACT, ITEMS, Other, Tally, compared, other_config, other_policy, replay
-from loop.moment import Moment, past, resolve
-from loop.output import as_of, clean, console, local, print_json
+from loop.moment import Moment, again, flags, past, resolve
+from loop.output import as_of, clean, command_line, console, local, print_json
+from loop.progress import progress
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-QUIET_SECONDS = 1.0  # a replay that takes longer says how far it is
 SHOWN = 20  # divergences that a person is shown
 MEANING = (
     "exact: one step from each recorded state. What sessions that never ran would have changed is not in it, so the "
@@ -59,13 +55,20 @@ def run(
         end = None if until is None else past(until, moment.now)
         after = 0 if start is None else log.position_at(to_text(start - 1))
         upto = moment.position if end is None else min(moment.position, log.position_at(to_text(end)))
-        after = min(after, upto)
-        with _Progress(upto) as progress:
-            tally = replay(log, after, upto, other=other, progress=progress.at)
+        after = max(min(after, upto), log.base().position)
+        with progress("replaying") as hear:
+            tally = replay(log, after, upto, other=other, progress=None if hear is None else lambda at: hear(at, upto))
+        options = {
+            "--since": None if start is None else to_text(start),
+            "--until": None if end is None else to_text(end),
+            "--policy": policy,
+            "--config": None if config is None else str(config),
+        }
+        command = again(log, moment, "replay", *flags(options))
     finally:
         log.close()
     report = _report(tally, moment, after, upto, other)
-    report["command"] = _command(moment, start, end, policy, config)
+    report["command"] = command
     if as_json:
         print_json(report)
     else:
@@ -104,43 +107,6 @@ def _report(tally: Tally, moment: Moment, after: int, upto: int, other: Other | 
     return report
 
 
-def _command(moment: Moment, start: int | None, end: int | None, policy: str | None, config: Path | None) -> str:
-    words = ["loop", "replay", "--at", str(moment.position)]
-    words += [] if start is None else ["--since", to_text(start)]
-    words += [] if end is None else ["--until", to_text(end)]
-    words += [] if policy is None else ["--policy", policy]
-    words += [] if config is None else ["--config", str(config)]
-    return shlex.join(words)
-
-
-@dataclass(slots=True)
-class _Progress:
-    """How far a long replay is, on stderr: one line that counts on a terminal, elsewhere ever rarer lines."""
-
-    end: int
-    begun: float = field(default_factory=time.monotonic)
-    due: float = QUIET_SECONDS
-    said: bool = False
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self.said and sys.stderr.isatty():
-            sys.stderr.write("\r\x1b[K")
-
-    def at(self, position: int) -> None:
-        passed = time.monotonic() - self.begun
-        if passed < self.due:
-            return
-        terminal = sys.stderr.isatty()
-        begin, end = ("\r", "") if terminal else ("", "\n")
-        sys.stderr.write(f"{begin}replaying: {position} of {self.end}{end}")
-        sys.stderr.flush()
-        self.said = True
-        self.due = passed + 0.2 if terminal else passed * 2
-
-
 # ── for people ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -159,7 +125,7 @@ def _render(report: Mapping[str, Any]) -> Group:
             lines.append(Text(f"and {more} more{known}", "dim"))
     if "other" in report:
         lines.append(Text(report["meaning"], "dim"))
-    lines.append(Text(clean(report["command"]), "dim"))
+    lines.append(command_line(report["command"]))
     return Group(*lines)
 
 
@@ -168,7 +134,9 @@ def _head(report: Mapping[str, Any]) -> Any:
 
     count, same = report["decisions"], report["same"]
     what = "today's rules" if "other" not in report else clean(report["other"], 80)
-    text = Text(f"{count} decisions made again by {what}, positions {report['from']} to {report['to']}: ")
+    first, last = report["from"], report["to"]
+    where = f"positions {first} to {last}" if first <= last else f"no position after {last}"
+    text = Text(f"{count} decisions made again by {what}, {where}: ")
     if not count:
         return text.append("no data", "yellow")
     text.append(f"{same} the same", "green" if report["first_divergence"] is None else "")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from events.envelope import to_text
 from events.errors import UsageError
 from events.store import EventLog
-from loop.moment import past, resolve
-from loop.output import clean, console, local, print_json, share
+from loop.moment import again, past, resolve
+from loop.output import clean, command_line, console, local, print_json, share
 from loop.report import report
 from loop.words import idle
 
@@ -53,6 +53,8 @@ def run(db: Path, *, since: str | None, at: str | None, as_json: bool) -> int:
                 "name a time that is: --since 48h",
             )
         found = report(log, upto=moment.position, now=moment.now, span=max(moment.now - start, 1))
+        window = () if since is None and moment.since is not None else ("--since", to_text(start))
+        found["command"] = again(log, moment, "report", *window)
     finally:
         log.close()
     if as_json:
@@ -70,7 +72,8 @@ def render(found: Mapping[str, Any]) -> Group:
     parts += [_next(found), _lines(found["ladder"], RUNGS)]
     if any(line["target"] for line in found["categories"]):
         parts += [_bars(found)]
-    return Group(*parts, *_idle(found))
+    again = [command_line(found["command"])] if "command" in found else []  # a simulation has none
+    return Group(*parts, *_idle(found), *again)
 
 
 def _head(found: Mapping[str, Any]) -> Text:

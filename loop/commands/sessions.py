@@ -14,8 +14,8 @@ from events.envelope import Record, content, to_text
 from events.errors import UsageError
 from events.lifecycle import SESSION_ENDS
 from events.store import EventLog, Filter
-from loop.moment import past, resolve, unique
-from loop.output import as_of, clean, console, local, print_json, span, uncrushed
+from loop.moment import again, flags, past, resolve, unique
+from loop.output import as_of, clean, command_line, console, local, print_json, span, uncrushed
 from loop.sessions import rundir
 
 PAGE = 100
@@ -56,13 +56,18 @@ def run(
             since=None if start is None else to_text(start),
             upto=moment.position,
         )
+        options = {"--category": category, "--outcome": outcome, "--backend": backend, "--since": requests.since}
+        which = ["--live"] if live else ["-n", str(limit)]
+        command = again(log, moment, "sessions", *which, *flags(options))
         chosen = list(islice(filter(wanted, _newest(log, requests)), len(alive) if alive is not None else limit))
     finally:
         log.close()
     if as_json:
-        print_json({"schema": "loop.sessions/1", "as_of": as_of(moment.position, moment.at), "items": chosen})
+        report = {"schema": "loop.sessions/1", "as_of": as_of(moment.position, moment.at)}
+        print_json({**report, "items": chosen, "command": command})
     else:
         console().print(_table(chosen))
+        console().print(command_line(command))
     return 0
 
 

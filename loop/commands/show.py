@@ -13,7 +13,7 @@ from loop.audit.diff import Change, made_by
 from loop.audit.links import Effects, causes, commands, effects, record_of
 from loop.commands.diff import table
 from loop.commands.log import as_json
-from loop.output import as_of, clean, console, local, print_json
+from loop.output import as_of, clean, command_line, console, local, print_json
 from projections import snapshots
 
 LISTED = 12  # effects and changes that a person is shown
@@ -28,28 +28,28 @@ def show(db: Path, target: str, *, as_json_object: bool) -> int:
         changes = made_by(log, record.position, snapshots.load(log, record.position - 1))
     finally:
         log.close()
-    event = as_json(record)
+    event, command = as_json(record), f"loop show {record.position}"
     if as_json_object:
         report = {
             "schema": "loop.event/1",
             "as_of": as_of(record.position, record.at),
             "event": event,
             "causes": [link(cause) for cause in led],
+            "causes_truncated": (led or [record])[-1].cause is not None,
             "effects": [link(effect) for effect in came.items],
             "effects_truncated": came.more,
             "changes": [change.as_dict() for change in changes],
             "next": commands(record),
-            "command": f"loop show {record.position}",
+            "command": command,
         }
         print_json(report)
         return 0
     out = console()
-    for part in (*event_lines(event), *links_lines(led, came), *change_lines(changes)):
+    for part in (*event_lines(event), *links_lines(record, led, came), *change_lines(changes)):
         out.print(part)
-    from rich.text import Text
 
-    for command in commands(record):
-        out.print(Text(f"→ {clean(command)}", "dim"))
+    for line in (command, *commands(record)):
+        out.print(command_line(line))
     return 0
 
 
@@ -83,19 +83,21 @@ def event_lines(event: dict[str, Any]) -> list[Any]:
     return found
 
 
-def links_lines(led: Sequence[Record], came: Effects) -> list[Any]:
+def links_lines(record: Record, led: Sequence[Record], came: Effects) -> list[Any]:
     """Causes upwards and effects downwards, a line each."""
     from rich.text import Text
 
     found: list[Any] = []
-    if led:
+    if record.cause is not None:
         found.append(Text("caused by", "bold"))
         found += _linked(led)
+        if (before := (led or [record])[-1].cause) is not None:
+            found.append(Text(f"  {before:>6} and what led to it; not shown, or not in this log", "dim"))
     if came.items:
         found.append(Text("led to", "bold"))
         found += _linked(came.items[:LISTED])
         if came.more or len(came.items) > LISTED:
-            found.append(Text(f"  and {len(came.items) - LISTED}{' or more' if came.more else ''} more", "dim"))
+            found.append(Text(f"  and {len(came.items) - LISTED}{' or more' if came.more else ''} more: --json", "dim"))
     return found
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from events.envelope import to_micros
-from events.errors import StoreError
+from events.errors import StoreError, UsageError
 from events.place import wal_bytes
 from events.store import WAL_LIMIT, EventLog
-from loop.moment import resolve
-from loop.output import WIDTH, clean, console, local, message, print_json, share, span, uncrushed
+from loop.moment import again, resolve
+from loop.output import WIDTH, clean, command_line, console, local, message, print_json, share, span, uncrushed
 from loop.sessions import stopfile
 from loop.status import status
 from projections.figures import NEGLECT
@@ -27,8 +27,14 @@ LOCKS_SHOWN = 12
 
 
 def run(db: Path, *, at: str | None, as_json: bool, watch: float | None, check: bool) -> int:
-    """Print the status; with `watch` again every so many seconds until interrupted; exit 4 with `check` if unsafe."""
+    """Print the status; with `watch` again every so many seconds until interrupted; exit 4 with `check` if unsafe.
+
+    Raises UsageError where `watch` would have to ignore what else was asked for.
+    """
     if watch is not None:
+        for option, given in (("--at", at is not None), ("--json", as_json), ("--check", check)):
+            if given:
+                raise UsageError(f"--watch and {option} exclude each other", "loop log -f --json follows the events")
         return _watch(db, watch)
     try:
         report = read(db, at)
@@ -49,6 +55,7 @@ def read(db: Path, at: str | None) -> dict[str, Any]:
     try:
         moment = resolve(log, at)
         report = status(moment.state(log), moment.now, moment.since)
+        report["command"] = again(log, moment, "status")
     finally:
         log.close()
     if at is None and (stop := stopfile.problem(str(db.parent))) is not None:  # of the machine too, and above all else
@@ -61,9 +68,15 @@ def read(db: Path, at: str | None) -> dict[str, Any]:
 
 
 def _watch(db: Path, seconds: float) -> int:
+    """The screen drawn again and again; where it is no terminal a report each time, until whoever reads it leaves."""
     from rich.live import Live
 
-    with Live(render(read(db, None)), console=console(), auto_refresh=False, screen=False) as live:
+    out = console()
+    while not out.is_terminal:
+        out.print(render(read(db, None)))
+        out.print()
+        time.sleep(seconds)
+    with Live(render(read(db, None)), console=out, auto_refresh=False, screen=False) as live:
         while True:
             time.sleep(seconds)
             live.update(render(read(db, None)), refresh=True)
@@ -74,14 +87,18 @@ def render(report: Mapping[str, Any]) -> Group:
     from rich.console import Group
 
     if report["mode"] is None:
-        return Group(_head(report), *_problems(report), foreign_table(report["foreign"]))
+        return Group(_head(report), *_problems(report), foreign_table(report["foreign"]), *_again(report))
     parts = [_head(report), *_problems(report), _verdicts(report)]
     if report["sessions"]["live"]:
         parts.append(_live(report))
     if report["categories"]:
         parts.append(_categories(report))
-    parts.append(_foot(report))
-    return Group(*parts)
+    return Group(*parts, _foot(report), *_again(report))
+
+
+def _again(report: Mapping[str, Any]) -> list[Text]:
+    """The command that says the same at any later time; none on a screen that is drawn for a moment."""
+    return [command_line(report["command"])] if "command" in report else []
 
 
 def _head(report: Mapping[str, Any]) -> Text:

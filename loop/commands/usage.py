@@ -10,8 +10,8 @@ from events.errors import UsageError
 from events.store import EventLog
 from loop.audit.usage import begins, total, usage
 from loop.availability import all_budgets
-from loop.moment import past, resolve
-from loop.output import as_of, clean, console, local, print_json, span, uncrushed
+from loop.moment import again, past, resolve
+from loop.output import as_of, clean, command_line, console, local, print_json, span, uncrushed
 from loop.words import amount
 
 DAY = "24h"
@@ -28,6 +28,7 @@ def run(db: Path, *, by: str, since: str | None, at: str | None, as_json: bool) 
         start = begins(moment.now, past(since or DAY, moment.now))
         items = usage(log, by, start, moment.position)  # type: ignore[arg-type]  # checked above
         budgets = all_budgets(moment.state(log), moment.now)
+        command = again(log, moment, "usage", "--by", by, "--since", to_text(start))
     finally:
         log.close()
     mine = {scope.partition(":")[2]: lines for scope, lines in budgets.items() if scope.startswith(f"{by}:")}
@@ -39,6 +40,7 @@ def run(db: Path, *, by: str, since: str | None, at: str | None, as_json: bool) 
         "items": [{**item, "budgets": mine.get(item["name"], [])} for item in items],
         "total": total(items),
         "budgets": [{"scope": scope, **line} for scope, lines in budgets.items() for line in lines],
+        "command": command,
     }
     if as_json:
         print_json(found)
@@ -70,6 +72,7 @@ def _show(found: dict[str, Any]) -> None:
         spent, limit = (amount(kind, round(line[name] * unit)) for name in ("spent", "limit"))
         rest = "" if line["open"] else f", spent until {local(line['until'], now)}"
         out.print(Text(f"budget of {clean(line['scope'].replace(':', ' '), 80)}: {spent} of {limit}{rest}"))
+    out.print(command_line(found["command"]))
 
 
 def _told(amount: dict[str, Any], form: str) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from events.envelope import to_micros, to_text
@@ -14,10 +12,10 @@ from events.store import EventLog, Filter
 from loop.audit.expression import parse
 from loop.audit.when import Interval, intervals
 from loop.moment import Moment, past, resolve, word
-from loop.output import as_of, clean, console, local, print_json, span
+from loop.output import as_of, command_line, console, local, print_json, span
+from loop.progress import progress
 
 SCREENFUL = 20  # intervals that a person is shown
-PATIENCE = 1.0  # seconds after which a search says how far it is
 
 
 def run(
@@ -37,14 +35,16 @@ def run(
         end = _end(log, until, at)
         start = _start(log, since, end)
         begun = time.perf_counter()
-        found = intervals(log, expression, start, end, _progress(begun, end.position))
+        with progress("searching") as hear:
+            told = None if hear is None else lambda position: hear(position, end.position)
+            found = intervals(log, expression, start, end, told)
         seconds = time.perf_counter() - begun
         shown = found[-(limit or (len(found) if as_json else SCREENFUL)) :]
         command = f"loop when {shlex.quote(expression.text)}"
         if since is not None:
             command += f" --since {start.at}"
         command += f" --at {word(log, end)}"
-        events = end.position - start.position
+        events = end.position - max(start.position, log.base().position)
         if as_json:
             report = {
                 "schema": "loop.when/1",
@@ -90,20 +90,6 @@ def _start(log: EventLog, since: str | None, end: Moment) -> Moment:
     return start
 
 
-def _progress(begun: float, head: int) -> Callable[[int], None]:
-    """Says on stderr how far the search is, once it takes longer than anybody waits in silence."""
-    said = begun
-
-    def hear(position: int) -> None:
-        nonlocal said
-        now = time.perf_counter()
-        if now - said > PATIENCE:
-            said = now
-            print(f"searched {position} of {head} events", file=sys.stderr, flush=True)
-
-    return hear
-
-
 def _print(log: EventLog, found: list[Interval], end: Moment, summary: str, command: str) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -111,26 +97,27 @@ def _print(log: EventLog, found: list[Interval], end: Moment, summary: str, comm
     out = console()
     if found:
         table = Table(box=None, padding=(0, 1), header_style="dim")
-        for name in ("from", "to", "lasted", "opened by", "ended by"):
+        for name in ("from", "to", "lasted"):
             table.add_column(name, no_wrap=True, justify="right" if name == "lasted" else "left")
+        for name in ("opened by", "ended by"):  # these wrap where all has no place, so that no time is cut
+            table.add_column(name, overflow="fold")
         for interval in found:
             begin, ended = interval.begin, interval.end
             lasted = (to_micros(ended.at if ended else end.at) - to_micros(begin.at)) / 1e6
             opened = "before" if interval.earlier else _event(log, begin.by)
             table.add_row(
                 local(begin.at, end.at),
-                "still" if ended is None else local(ended.at, end.at),
+                "still" if ended is None else local(ended.at, begin.at),
                 span(lasted) if lasted >= 0 else "–",
                 Text(opened),
                 Text("–" if ended is None else _event(log, ended.by)),
             )
         out.print(table)
-    text = Text(summary)
-    text.append(f"\n→ {clean(command)}", "dim")
+    out.print(Text(summary))
+    out.print(command_line(command))
     first = next((interval.begin for interval in reversed(found) if interval.begin.by is not None), None)
     if first is not None:
-        text.append(f"\n→ loop show {first.position}", "dim")
-    out.print(text)
+        out.print(command_line(f"loop show {first.position}"))
 
 
 def _event(log: EventLog, position: int | None) -> str:

@@ -147,7 +147,7 @@ def _foot(again: Mapping[str, Any], command: str, position: int) -> Any:
         foot = Text("today's code decides otherwise on what was known then", "bold red")
         for each in again["differs"][:6]:
             foot.append(f"; {clean(each['category'], 24)}: {each['then']} → {each['now']}")
-    foot.append(f"\n→ {command} --json   loop status --at {position - 1}", "dim")
+    foot.append(f"\n→ {command}\n→ loop status --at {position - 1}", "dim")
     return foot
 
 

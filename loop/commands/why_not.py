@@ -56,7 +56,7 @@ def _render(report: Mapping[str, Any], more: str) -> Text:
         text.append(f"\nnote: {report['note']}")
     if not chosen:
         _append_flips(text, report)
-    text.append(f"\n→ {clean(report['command'])} --json   loop why {report['decision']}{more}", "dim")
+    text.append(f"\n→ {clean(report['command'])}\n→ loop why {report['decision']}{more}", "dim")
     return text
 
 

@@ -73,6 +73,9 @@ FIGURES: dict[str, Callable[[Any], object]] = {
     "unproven sessions": lambda state: state.outcomes.update(unproven=99),
     "the last assessed": lambda state: state.outcomes["assessed"][3].update(outcome="stalled?"),
     "sessions spawned": lambda state: state.allocation.update(total=1),
+    "decisions of the last fires": lambda state: _first(state.selection["fires"].values()).update(
+        at="2026-11-23T14:00:00.000001Z"
+    ),
     "held locks": lambda state: state.locks["held"].clear(),
     "the fold that SQL does not find": lambda state: state.locks["items"].append(
         {"key": "k", "token": 9, "kind": "intervals_overlap"}

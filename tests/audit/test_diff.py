@@ -96,7 +96,7 @@ def test_the_table_marks_what_came_and_what_went(db: Path, capsys: pytest.Captur
     assert any(line.startswith('- locks["code"]') for line in lines)
     assert any(line.startswith('+ sessions.live["s2"]') and "category=docs" in line for line in lines)
     assert any(line.startswith('~ backend["default"].state') and "available → limited" in line for line in lines)
-    assert "loop diff 5 11 --json" in lines[-1]
+    assert lines[-1] == "→ loop diff 5 11"
 
 
 def test_problems_of_one_kind_are_told_apart() -> None:

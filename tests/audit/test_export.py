@@ -20,6 +20,7 @@ from events import audit
 from events.errors import ImportFailed, StoreImported, UsageError
 from events.store import EventLog, Head
 from loop.audit.walk import Walk
+from loop.commands.show import show
 from loop.moment import resolve
 from loop.transfer.exporting import lines, positions
 from loop.transfer.format import LONGEST, event_line, header_line, read_header
@@ -137,6 +138,21 @@ def test_a_range_is_read_only_where_it_is(path: Path, tmp_path: Path) -> None:
     assert walk.look().record.position == 400
     assert not walk.step(-1)
     log.close()
+
+
+def test_an_event_of_a_range_whose_cause_lies_before_it_is_shown_all_the_same(
+    path: Path, tmp_path: Path, sound: Rows, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = next(row for row in sound[300:] if row.cause is not None)
+    store = taken_in(exported(path, f"{row.position}:{row.position + 50}"), tmp_path / "into")
+    assert show(store, str(row.position), as_json_object=True) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["causes"], shown["causes_truncated"]) == ([], True)
+    assert show(store, str(row.position), as_json_object=False) == 0
+    assert f"{row.cause} and what led to it" in capsys.readouterr().out
+    with pytest.raises(UsageError) as refused:
+        show(store, "1", as_json_object=True)
+    assert refused.value.hint == f"it goes from {row.position} to {row.position + 50}"
 
 
 def test_in_an_imported_store_now_is_its_last_event(path: Path, tmp_path: Path, sound: Rows) -> None:
@@ -259,6 +275,21 @@ def test_an_import_touches_nothing_that_is_there(path: Path, tmp_path: Path) -> 
 
 def loop(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*LOOP, *words], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("name", ["loop.toml", ".loop/loop.db", ".loop/loop.db.id"])
+def test_an_export_replaces_an_earlier_one_and_nothing_else(tmp_path: Path, name: str) -> None:
+    project = Project(tmp_path).configure("code")
+    project.loop("tick")
+    project.settle()
+    before = (tmp_path / name).read_bytes()
+    refused = project.loop("export", "-o", name, code=2)
+    assert "is no export" in refused.stderr
+    assert (tmp_path / name).read_bytes() == before
+    (tmp_path / "all.jsonl").touch()
+    for _ in range(2):
+        project.loop("export", "-o", "all.jsonl")
+    project.assert_sound()
 
 
 def test_a_bug_report_travels_whole(tmp_path: Path) -> None:

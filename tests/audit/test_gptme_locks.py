@@ -149,3 +149,19 @@ def test_a_long_history_takes_seconds_and_its_state_stays_small(tmp_path: Path) 
     log = EventLog.read(tmp_path / "into" / STORE)
     assert snapshots.load(log).dump() == state.dump()
     log.close()
+
+
+def test_what_a_lock_history_cannot_tell_is_missing_to_every_question(tmp_path: Path) -> None:
+    (tmp_path / "history").write_text("\n".join([let(0, 9), took(1, 1), took(5, 2), let(9, 1), let(19, 2)]) + "\n")
+    assert loop("import", "--gptme-locks", "history", "--into", "h", cwd=tmp_path).returncode == 0
+
+    def when(text: str) -> list[tuple[int, object]]:
+        found = json.loads(loop("-C", "h", "when", text, "--json", cwd=tmp_path).stdout)
+        return [(interval["opened_by"], interval["to"]) for interval in found["intervals"]]
+
+    for text in ("live == 0", "mode == 'running'", "intent_lost == 0", "noop_rate == 0", "capacity == 0"):
+        assert when(text) == [], text
+    assert when("live == None and mode == None and intent_lost == None") == [(2, None)], "from the first observation on"
+    assert when("violations == 1") == [(4, None)]
+    status = json.loads(loop("-C", "h", "status", "--at", "2", "--json", cwd=tmp_path).stdout)
+    assert (status["mode"], status["slots"]["live"], status["selection"]["ignored"]) == (None, None, None)

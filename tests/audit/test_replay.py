@@ -257,7 +257,7 @@ def test_the_command_reports_what_a_plain_replay_found(db: Path, capsys: pytest.
     report = printed(capsys, db)
     wanted = ("schema", "decisions", "same", "other_version", "first_divergence", "items")
     assert [report[name] for name in wanted] == ["loop.replay/1", 2, 2, 0, None, []]
-    assert report["command"] == f"loop replay --at {report['as_of']['position']}"
+    assert report["command"] == f"loop replay --at {report['as_of']['at']}"
     assert "categories" not in report
 
 
@@ -292,15 +292,11 @@ def test_since_and_until_bound_the_decisions_and_are_in_the_command(
     assert printed(capsys, db, at="1")["decisions"] == 0
 
 
+def test_a_window_with_no_position_in_it_says_so(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(db, **{**NOTHING, "since": "2026-11-23T19:00:00Z", "as_json": False}) == 0
+    assert "no position after" in capsys.readouterr().out
+
+
 def test_a_policy_and_a_config_together_are_refused(db: Path) -> None:
     with pytest.raises(UsageError):
         command.run(db, **{**NOTHING, "policy": "intent", "config": Path("x.toml")})
-
-
-def test_a_long_replay_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = command._Progress(end=1000)
-    progress.at(10)
-    progress.begun -= 2
-    progress.at(20)
-    progress.at(30)
-    assert capsys.readouterr().err == "replaying: 20 of 1000\n"

@@ -55,6 +55,15 @@ def test_effects_are_all_events_that_name_it_as_their_cause(
             assert not report["effects_truncated"]
 
 
+def test_an_effect_is_found_however_far_away_and_in_whatever_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = history(5, 1_500, steps=False).events
+    late = events[-1]
+    written([*events[:-1], late._replace(cause=3, tick=None, session=None)], tmp_path / "loop.db").close()
+    assert [effect["position"] for effect in ask(tmp_path / "loop.db", capsys, "3")["effects"]][-1] == late.position
+
+
 def test_what_it_changed_is_shown_under_expression_names(
     made: tuple[Path, list[Event]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +106,7 @@ def test_a_person_sees_causes_effects_changes_and_where_to_go_on(
         "led to",
         "lock.acquired",
         f'+ sessions.live["{request.session}"]',
+        f"→ loop show {request.position}",
         f"→ loop status --at {request.position}",
         f"→ loop diff {request.position - 1} {request.position}",
         f"→ loop why {request.tick}",

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -56,13 +56,15 @@ def story() -> Story:
 class Screen:
     """A process on a terminal of its own, and what it shows."""
 
-    def __init__(self, db: Path, at: str, columns: int = 100, lines: int = 40) -> None:
+    def __init__(
+        self, db: Path, at: str, columns: int = 100, lines: int = 40, command: Sequence[str] | None = None
+    ) -> None:
         self.master, self.slave = pty.openpty()
         self.resize(columns, lines)
         self.before = termios.tcgetattr(self.slave)
         self.raw = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(db), at],
+            command or [sys.executable, "-c", PROGRAM, str(db), at],
             stdin=self.slave,
             stdout=self.slave,
             stderr=subprocess.PIPE,
@@ -138,6 +140,21 @@ def screen(db: Path) -> Iterator[Screen]:
 
 
 # ── on a terminal ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_command_itself_steps_and_gives_the_terminal_back(tmp_path: Path) -> None:
+    db = tmp_path / ".loop" / "loop.db"
+    written(story().events, db).close()
+    loop = [sys.executable, str(ROOT / "cli.py"), "-C", str(tmp_path), "step", "--at", "s2"]
+    screen = Screen(db, "", command=loop)
+    try:
+        screen.sees("11 of 14", "session.requested", "loop show 11")
+        screen.keys(LEFT)
+        screen.sees("10 of 14", "lock.released")
+        screen.keys("q")
+        assert screen.ends() == 0
+    finally:
+        screen.close()
 
 
 def test_every_key_leads_where_it_says(screen: Screen) -> None:

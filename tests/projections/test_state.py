@@ -286,6 +286,32 @@ def test_a_transaction_begins_where_others_left_the_log(journal: Journal, tmp_pa
     assert other.refresh().position == new + 1
 
 
+def test_the_bulk_is_folded_outside_the_write_lock_and_only_the_tail_inside(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process appends while the bulk is folded, which nobody could under the write lock."""
+    other, ours = Journal(EventLog.open(tmp_path / "loop.db")), Journal(EventLog.open(tmp_path / "loop.db"))
+    ours.refresh()
+    with other.transaction() as entry:
+        bulk = [entry.append(NoticeSent(kind="bulk"), actor="test").position for _ in range(30)]
+    read: list[int] = []
+    tail: list[int] = []
+    events = ours.log.events
+
+    def watched(after: int = 0, upto: int | None = None) -> Iterator[Event]:
+        for event in events(after, upto):
+            read.append(event.position)
+            if event.position == bulk[-1]:
+                with other.transaction() as entry:
+                    tail.append(entry.append(NoticeSent(kind="tail"), actor="test").position)
+            yield event
+
+    monkeypatch.setattr(ours.log, "events", watched)
+    with ours.transaction() as entry:
+        assert entry.state.position == tail[0]
+    assert read == [*bulk, *tail], "each once: the tail alone was left for the write lock"
+
+
 def test_snapshots_take_no_more_than_their_part_of_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
