@@ -298,14 +298,16 @@ def _lock_safety(found: History) -> Answer:
 
 
 def _intent(found: History) -> Answer:
-    """Whether starts are those that the selector asked for."""
+    """Whether starts are those that the selector asked for, and what was chosen really started."""
     chosen = figures.selection(found.state, found.now, found.window)
-    followed = chosen["followed"]
+    followed, granted = chosen["followed"], chosen["granted"]
     lost = followed["of"] - followed["count"]
     ok, detail = _near_zero(lost, followed["of"], "starts of a ranking", "one that it did not name")
-    granted = chosen["granted"]
     if granted["of"]:
         detail += f"; granted {granted['count']} of {granted['of']}"
+    if unacted := sum(chosen["losses"].get(how, 0) for how in figures.UNACTED):
+        acted, shown = _near_zero(unacted, granted["count"] + unacted, "choices", "one that never started")
+        ok, detail = _all((ok, acted)), f"{_count(unacted, 'choice')} never started: {shown}; {detail}"
     if chosen["ignored"]:
         return _rung(False, f"{chosen['ignored']} times a readable answer was not followed; {detail}")
     return _rung(ok, detail)
