@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from events.envelope import to_text
-from events.errors import ConfigError, UsageError
+from events.errors import ConfigError, StoreError, UsageError
 from events.store import EventLog
 from loop.commands.report import render
-from loop.home import Home
+from loop.home import CONFIG_NAME, Home
 from loop.output import as_of, clean, console, message, print_json
 from loop.progress import progress
 from loop.report import report
@@ -20,7 +20,7 @@ from loop.simulate import workload as workloads
 from loop.simulate.compare import Difference
 from loop.simulate.compare import compare as compared
 from loop.simulate.run import START, Simulated, place, simulate
-from loop.simulate.settings import settings
+from loop.simulate.settings import as_file, settings
 from loop.simulate.workload import Workload
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def run(
     with place(into) as directory:
         with progress("simulating days") as hear:
             done = simulate(config, chosen, directory, days=days, seed=seed, progress=hear)
+        if into is not None:
+            _keep(directory / CONFIG_NAME, as_file(_file(home), chosen, changes))
         log = EventLog.read(done.db)
         try:
             found = report(log, upto=done.position, now=done.now, span=done.span)
@@ -81,6 +83,8 @@ def compare(
     """Simulate two configs on the same seeds and print how they differ."""
     _check(days)
     chosen = workloads.load(workloads.find(workload or workloads.DEFAULT))
+    if missing := next((file for file in files if not file.exists()), None):
+        raise ConfigError(f"no config file at {missing}", "compare two that are there: --compare A.toml B.toml")
     first, second = (settings(Path(os.path.abspath(file)), chosen, changes) for file in files)
     with progress("simulating days") as hear:
         lines = compared((first, second), chosen, days=days, seed=seed, runs=runs, progress=hear)
@@ -107,6 +111,14 @@ def compare(
 def _check(days: float) -> None:
     if not 0 < days <= LONGEST:
         raise UsageError(f"--days {days:g} is out of range", f"more than 0, {LONGEST} at most")
+
+
+def _keep(file: Path, text: str) -> None:
+    """The config beside its store, so that `plan --recorded` and `config show` answer there, too."""
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write {file}: {error.strerror or error}", "check its space and rights") from None
 
 
 def _file(home: Home | None) -> Path | None:
