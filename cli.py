@@ -813,7 +813,9 @@ def simulate(
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option("--compare", metavar="A.toml B.toml", help="Two configs, same seeds.")
     ] = None,
-    runs: Annotated[int, typer.Option("--runs", min=1, max=1000, help="How many pairs of seeds.")] = 10,
+    runs: Annotated[
+        int | None, typer.Option("--runs", min=1, max=1000, help="Pairs of seeds to compare on; 10 unless said.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """What these slots, that policy or this weight would do: the same rules on a virtual clock, with modelled sessions.
@@ -833,8 +835,10 @@ def simulate(
         if into is not None:
             raise UsageError("--into keeps one store, and --compare makes many", "leave one of them out")
         raise typer.Exit(
-            simulation.compare(compare, workload, changes=wanted, days=days, seed=seed, runs=runs, as_json=json)
+            simulation.compare(compare, workload, changes=wanted, days=days, seed=seed, runs=runs or 10, as_json=json)
         )
+    if runs is not None:
+        raise UsageError("--runs says how many pairs are compared", "name two configs: --compare A.toml B.toml")
     found: Home | None = None
     try:
         found = home()

@@ -14,6 +14,7 @@ from events.store import EventLog
 from loop.history import History, Tally, history
 from loop.output import as_of, clean
 from loop.status import categories
+from loop.text import count_of
 from projections import figures
 from projections.rates import RateRatio, lower95, rate_ratio, sample_under, upper95
 
@@ -131,7 +132,7 @@ def _neglected(found: History, lines: list[Line]) -> Answer:
     served = verdicts.count(True)
     more = {"items": items}
     if items:
-        many = _count(len(items), "neglected category", "neglected categories")
+        many = count_of(len(items), "neglected category", "neglected categories")
         parts = [f"{served} of {many} started and did its work"]
         parts += [_unserved(item) for item in items if not item["ok"]]
         return Answer(_all(verdicts), served, len(items), "; ".join(parts), more)
@@ -141,9 +142,9 @@ def _neglected(found: History, lines: list[Line]) -> Answer:
         return Answer(None, None, None, "no data: no category has a target", more)
     needed = floor(figures.NEGLECT / min(targets)) + 1
     if total < needed:
-        detail = f"nobody was neglected in {_count(total, 'start')}; the smallest target could be from {needed} on"
+        detail = f"nobody was neglected in {count_of(total, 'start')}; the smallest target could be from {needed} on"
         return Answer(None, 0, 0, detail, more)
-    return Answer(True, 0, 0, f"nobody was neglected in {_count(total, 'start')}", more)
+    return Answer(True, 0, 0, f"nobody was neglected in {count_of(total, 'start')}", more)
 
 
 def _unserved(item: Line) -> str:
@@ -182,11 +183,11 @@ def _same_lock(found: History) -> Answer:
     bound = upper95(min(count, of), of)
     more = {"of": of}
     if count:
-        detail = f"{_count(count, 'violation')} in {_count(of, 'lock')} taken: loop log --type 'lock.*'"
+        detail = f"{count_of(count, 'violation')} in {count_of(of, 'lock')} taken: loop log --type 'lock.*'"
         return Answer(False, count, bound, detail, more)
     if bound is None:
         return Answer(None, 0, None, "no data: no lock was taken", more)
-    return Answer(True, 0, bound, f"0 in {_count(of, 'lock')} taken shows at most {_percent(bound)} of them", more)
+    return Answer(True, 0, bound, f"0 in {count_of(of, 'lock')} taken shows at most {_percent(bound)} of them", more)
 
 
 def _noop(tally: Tally) -> Answer:
@@ -236,7 +237,7 @@ def _output(found: History) -> Answer:
         "maintenance": {"categories": maintenance, "count": kept[0], "before": kept[1], **_interval(upkeep)},
         **grades,
     }
-    told = f"{_count(made[0], 'productive session')}{_graded(grades['grade'])}"
+    told = f"{count_of(made[0], 'productive session')}{_graded(grades['grade'])}"
     if output is None or upkeep is None:
         return Answer(None, None, None, f"{told}; no data: the log has no window before this one", more)
     parts = [f"{told} after {made[1]}{_graded(grades['grade_before'])} in {hours[1]:.1f} h before: {_times(output)}"]
@@ -303,16 +304,18 @@ def _lock_safety(found: History) -> Answer:
 
 
 def _intent(found: History) -> Answer:
-    """Whether starts are those that the selector asked for."""
+    """Whether starts are those that the selector asked for, and what was chosen really started."""
     chosen = figures.selection(found.state, found.now, found.window)
-    followed = chosen["followed"]
+    followed, granted = chosen["followed"], chosen["granted"]
     lost = followed["of"] - followed["count"]
     ok, detail = _near_zero(lost, followed["of"], "starts of a ranking", "one that it did not name")
-    granted = chosen["granted"]
     if granted["of"]:
         detail += f"; granted {granted['count']} of {granted['of']}"
+    if unacted := sum(chosen["losses"].get(how, 0) for how in figures.UNACTED):
+        acted, shown = _near_zero(unacted, granted["count"] + unacted, "choices", "one that never started")
+        ok, detail = _all((ok, acted)), f"{count_of(unacted, 'choice')} never started: {shown}; {detail}"
     if chosen["ignored"]:
-        return _rung(False, f"{chosen['ignored']} times a readable answer was not followed; {detail}")
+        return _rung(False, f"{count_of(chosen['ignored'], 'time')} a readable answer was not followed; {detail}")
     return _rung(ok, detail)
 
 
@@ -327,7 +330,3 @@ def _distribution(found: History, answers: dict[str, Answer]) -> Answer:
 
 def _percent(rate: float) -> str:
     return f"{rate * 100:.2g} %" if rate < 0.01 else f"{rate * 100:.1f} %".replace(".0 %", " %")
-
-
-def _count(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"

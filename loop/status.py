@@ -8,6 +8,7 @@ from events.envelope import to_text
 from loop.guard import why_frozen
 from loop.output import as_of, clean
 from loop.shares import UNIT, Starts, counted
+from loop.text import count_of
 from loop.words import REJECTIONS, figure
 from projections import figures
 from projections.state import State
@@ -98,7 +99,7 @@ def problems(state: State, now: int, report: dict[str, Any]) -> list[dict[str, s
         found.append({"code": code, "text": text, "command": command})
 
     if count := report["violations"]["same_lock"]:
-        add("same_lock", f"{count} same-lock violations", "loop log --type 'lock.*'")
+        add("same_lock", count_of(count, "same-lock violation"), "loop log --type 'lock.*'")
     if report["mode"] == "invalid_config":
         add("invalid_config", "the config is invalid: nothing is started", "loop config check")
     for scope, restraint in report["restraints"].items():
@@ -111,20 +112,25 @@ def problems(state: State, now: int, report: dict[str, Any]) -> list[dict[str, s
         reason = REJECTIONS.get(chosen["reason"], clean(chosen["reason"]))
         add("selection_rejected", reason, "loop why last")
     if chosen["intent_lost"]:
-        add("intent_lost", f"{chosen['intent_lost']} starts that no ranking asked for", "loop log --type 'selection.*'")
+        lost = count_of(chosen["intent_lost"], "start")
+        add("intent_lost", f"{lost} that no ranking asked for", "loop log --type 'selection.*'")
     if chosen["ignored"]:
-        add("intent_ignored", f"{chosen['ignored']} times a readable answer was not followed", "loop verify")
+        ignored = count_of(chosen["ignored"], "time")
+        add("intent_ignored", f"{ignored} a readable answer was not followed", "loop verify")
     if (never := figures.never_started(state, now)) is not None:
         fire, how = never
         ways = ", ".join(sorted({*how.values()}))
-        text = f"{len(how)} choices of the fire at {fire['at'][:19]}Z never started: {ways}"
+        text = f"{count_of(len(how), 'choice')} of the fire at {fire['at'][:19]}Z never started: {ways}"
         add("not_started", text, f"loop why {fire['tick']}")
     if (since := figures.silent_since(state, now)) is not None:
         add("fire_missed", f"no fire since {since[:19]}Z, for more than two periods", "loop doctor")
     for line in report["categories"]:
         if line["over_allocated"]:
             text = f"{line['name']} has {line['ratio']:.1f} times its target"
-            text += "; the cap lets it start no more" if line["capped"] else ""
+            if line["capped"] is None:
+                text += "; nothing caps it: allocation.max_ratio = 1.75 would"
+            elif line["capped"]:
+                text += "; the cap lets it start no more"
             add("over_allocated", text, f"loop why-not {line['name']}")
     for line in report["categories"]:
         if line["neglected"] and not line["live"]:

@@ -20,6 +20,11 @@ def visible(text: str, longest: int | None = None) -> str:
     return kept[: longest - 1] + "…"
 
 
+def count_of(count: int, one: str, many: str | None = None) -> str:
+    """`1 start`, `2 starts`; `many` where an s is not enough."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def _shown(letter: str) -> str:
     if " " <= letter <= "~":
         return letter

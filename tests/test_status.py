@@ -63,6 +63,8 @@ def test_who_has_twice_its_target_is_a_problem_with_the_command_that_explains_it
     found = problems(story)["over_allocated"]
     assert found["command"] == "loop why-not code"
     assert found["text"] == "code has 2.6 times its target; the cap lets it start no more"
+    free = given(configured(categories=THIRDS), *ran(*["code"] * 14, *["docs"] * 13))
+    assert problems(free)["over_allocated"]["text"].endswith("; nothing caps it: allocation.max_ratio = 1.75 would")
 
 
 def test_the_standing_ratio_rises_without_any_start_as_the_window_moves_on() -> None:

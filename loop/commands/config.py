@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from events.errors import LoopError
-from loop import output
+from loop import output, toml
 from loop.home import Home
 
 if TYPE_CHECKING:
@@ -69,11 +68,11 @@ def show(home: Home, *, origin: bool, as_json: bool) -> int:
             "config": _nested(rows),
         }
         if origin:
-            answer["origins"] = {_dotted(path): where for path, _, where in rows}
+            answer["origins"] = {toml.dotted(path): where for path, _, where in rows}
         output.print_json(answer)
         return 0
     for path, value, where in rows:
-        line = f"# {_dotted(path)} is not set" if value is None else f"{_dotted(path)} = {_toml(value)}"
+        line = f"# {toml.dotted(path)} is not set" if value is None else f"{toml.dotted(path)} = {toml.value(value)}"
         print(output.clean(f"{line}  # {where}" if origin and value is not None else line))
     return 0
 
@@ -113,12 +112,6 @@ def _path(key: str, config: Config) -> tuple[str, ...]:
     return (kind, *rest.split("."))
 
 
-def _dotted(path: tuple[str, ...]) -> str:
-    from loop.commands.init import key_text
-
-    return ".".join(key_text(part) for part in path)
-
-
 def _nested(rows: list[tuple[tuple[str, ...], object, str]]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for (*above, last), value, _ in rows:
@@ -127,15 +120,3 @@ def _nested(rows: list[tuple[tuple[str, ...], object, str]]) -> dict[str, Any]:
             table = table.setdefault(part, {})
         table[last] = value
     return tree
-
-
-def _toml(value: object) -> str:
-    """A value as TOML writes it, on one line."""
-    from loop.commands.init import key_text
-
-    if isinstance(value, Mapping):
-        inner = ", ".join(f"{key_text(str(key))} = {_toml(item)}" for key, item in value.items())
-        return f"{{ {inner} }}" if inner else "{}"
-    if isinstance(value, list):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

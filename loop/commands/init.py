@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from events.errors import ConfigError, StoreError, UsageError
-from loop import output
+from loop import output, toml
 from loop.command import run_bounded
 from loop.home import CONFIG_NAME, DB_NAME, DEFAULT_STATE, at, resolved
 from loop.selector import LARGEST, Ranking, Rejection, parse, rejected_by_run
@@ -135,21 +135,16 @@ def config_text(selector: Sequence[str] | None, categories: Sequence[str] | None
     text = resources.files("loop").joinpath("data", CONFIG_NAME).read_text("utf-8")
     regions: dict[str, str] = {}
     if selector is not None:
-        regions["selector"] = f"command = [{', '.join(_quoted(word) for word in selector)}]\n"
+        regions["selector"] = f"command = {toml.value(list(selector))}\n"
     if categories is not None:
-        regions["categories"] = "\n".join(f"[categories.{key_text(name)}]\n" for name in categories)
+        regions["categories"] = "\n".join(f"[categories.{toml.key(name)}]\n" for name in categories)
     text = re.sub(
         r"^#: (\w+)\n(.*?)^#: end\n",
         lambda match: regions.get(match[1], match[2]),
         text,
         flags=re.DOTALL | re.MULTILINE,
     )
-    return text if state == DEFAULT_STATE else text.replace(f'state = "{DEFAULT_STATE}" ', f"state = {_quoted(state)} ")
-
-
-def key_text(name: str) -> str:
-    """One part of a TOML key, in quotes where it needs them."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _quoted(name)
+    return text.replace(f'state = "{DEFAULT_STATE}" ', f"state = {toml.value(state)} ")
 
 
 def ignore(state: Path, root: Path, environ: Mapping[str, str]) -> Path | None:
@@ -285,8 +280,3 @@ def _backup(config: Path) -> Path | None:
         number += 1
     shutil.copy2(config, backup)
     return backup
-
-
-def _quoted(text: str) -> str:
-    """A TOML basic string."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

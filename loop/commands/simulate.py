@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from events.envelope import to_text
-from events.errors import ConfigError, UsageError
+from events.errors import ConfigError, StoreError, UsageError
 from loop.commands.report import render
-from loop.home import Home
+from loop.home import CONFIG_NAME, Home
 from loop.output import as_of, clean, console, message, print_json
 from loop.progress import progress
 from loop.report import told
@@ -19,7 +19,7 @@ from loop.simulate import workload as workloads
 from loop.simulate.compare import Difference
 from loop.simulate.compare import compare as compared
 from loop.simulate.run import START, Simulated, place, simulate
-from loop.simulate.settings import settings
+from loop.simulate.settings import as_file, settings
 from loop.simulate.workload import Workload
 
 if TYPE_CHECKING:
@@ -49,8 +49,11 @@ def run(
     _say_unused(chosen, config.categories)
     if into is not None and into.exists() and (not into.is_dir() or os.listdir(into)):
         raise UsageError(f"{into} is there and not empty", "name a new directory: --into DIR")
-    with place(into) as directory, progress("simulating days") as hear:
-        done = simulate(config, chosen, directory, days=days, seed=seed, progress=hear)
+    with place(into) as directory:
+        with progress("simulating days") as hear:
+            done = simulate(config, chosen, directory, days=days, seed=seed, progress=hear)
+        if into is not None:
+            _keep(directory / CONFIG_NAME, as_file(_file(home), chosen, changes))
     found = told(done.history, done.position)
     mean_live = None if done.tally.mean_live is None else round(done.tally.mean_live, 3)
     found["simulated"] = {
@@ -75,6 +78,8 @@ def compare(
     """Simulate two configs on the same seeds and print how they differ."""
     _check(days)
     chosen = workloads.load(workloads.find(workload or workloads.DEFAULT))
+    if missing := next((file for file in files if not file.exists()), None):
+        raise ConfigError(f"no config file at {missing}", "compare two that are there: --compare A.toml B.toml")
     first, second = (settings(Path(os.path.abspath(file)), chosen, changes) for file in files)
     with progress("simulating days") as hear:
         lines = compared((first, second), chosen, days=days, seed=seed, runs=runs, progress=hear)
@@ -101,6 +106,14 @@ def compare(
 def _check(days: float) -> None:
     if not 0 < days <= LONGEST:
         raise UsageError(f"--days {days:g} is out of range", f"more than 0, {LONGEST} at most")
+
+
+def _keep(file: Path, text: str) -> None:
+    """The config beside its store, so that `plan --recorded` and `config show` answer there, too."""
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write {file}: {error.strerror or error}", "check its space and rights") from None
 
 
 def _file(home: Home | None) -> Path | None:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import copy
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from events.errors import ConfigError, UsageError
+from loop import toml
 from loop.config import Config
 from loop.config_file import from_tables
 from loop.home import read_toml
 from loop.simulate.workload import Workload
 
 NOT_RUN = ["simulated"]
+_HEAD = "# What was simulated in this store. Its commands were never run and are replaced: start nothing with it."
 _UNUSED = ("prompt", "prompt_file", "env", "env_file", "before", "after", "cwd")
 
 
@@ -26,10 +28,22 @@ def settings(file: Path | None, workload: Workload, changes: Iterable[str]) -> C
 
     Raises ConfigError and UsageError.
     """
+    return from_tables(_tables(file, workload, changes), workload.path if file is None else file)
+
+
+def as_file(file: Path | None, workload: Workload, changes: Iterable[str]) -> str:
+    """The text of a loop.toml that says what `settings` does, for beside a simulated store; raises what that raises."""
+    tables = _tables(file, workload, changes)
+    for key in ("state", "notify"):
+        tables.get("loop", {}).pop(key, None)
+    return "\n".join((_HEAD, *_lines(tables), ""))
+
+
+def _tables(file: Path | None, workload: Workload, changes: Iterable[str]) -> dict[str, Any]:
     if file is not None:
-        path, tables = file, read_toml(file)
+        tables = read_toml(file)
     elif workload.config is not None:
-        path, tables = workload.path, copy.deepcopy(dict(workload.config))
+        tables = copy.deepcopy(dict(workload.config))
     else:
         raise ConfigError(
             f"no loop.toml here, and the workload {workload.path} has no [config] of its own",
@@ -37,14 +51,23 @@ def settings(file: Path | None, workload: Workload, changes: Iterable[str]) -> C
         )
     for change in changes:
         _change(tables, change)
-    return from_tables(_harmless(tables), path)
+    return _harmless(tables)
+
+
+def _lines(tables: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[str]:
+    """One line for each key, dotted."""
+    for name, value in tables.items():
+        if isinstance(value, dict) and value:
+            yield from _lines(value, (*above, name))
+        else:
+            yield f"{toml.dotted((*above, name))} = {toml.value(value)}"
 
 
 def _change(tables: dict[str, Any], change: str) -> None:
     """Set one dotted key. What is no TOML value is a string, so that nobody must quote twice."""
     key, equals, text = change.partition("=")
-    names = [name.strip() for name in key.split(".")]
-    if not equals or len(names) < 2 or not all(names):
+    names = _parts(key)
+    if not equals or len(names) < 2:
         raise UsageError(f"--set {change}: no key and value", "write it like --set allocation.max_ratio=1.5")
     place = tables
     for name in names[:-1]:
@@ -55,6 +78,19 @@ def _change(tables: dict[str, Any], change: str) -> None:
         place[names[-1]] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         place[names[-1]] = text
+
+
+def _parts(key: str) -> list[str]:
+    """The parts of a dotted key, of which any may stand in quotes; none where it is no key."""
+    try:
+        found: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return []
+    names = []
+    while isinstance(found, dict) and len(found) == 1:
+        ((name, found),) = found.items()
+        names.append(name)
+    return names
 
 
 def _harmless(tables: Mapping[str, Any]) -> dict[str, Any]:

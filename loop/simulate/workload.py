@@ -191,9 +191,12 @@ class _About(Section):
 
 def find(name: str) -> Path:
     """The file of a workload by its path, or a shipped one by its name. Raises UsageError."""
-    if "/" in name or name.endswith(".toml"):
-        return resolved(Path.cwd(), name)
     known = sorted(path.stem for path in SHIPPED.glob("*.toml"))
+    if "/" in name or name.endswith(".toml"):
+        path = resolved(Path.cwd(), name)
+        if not path.exists():
+            raise UsageError(f"no workload at {path}", f"shipped: {', '.join(known)}; docs/simulate.md has an example")
+        return path
     if name not in known:
         raise UsageError(f"no workload is named {name!r}", f"shipped: {', '.join(known)}; or a file: ./{name}.toml")
     return SHIPPED / f"{name}.toml"

@@ -1,11 +1,7 @@
-"""Policy `fair`: the ledger's invariants, its adversaries, and what a fleet gets by it."""
+"""Policy `fair`: what it decides, and what its ledger records. Its bounds are in test_bounds.py."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping
-from fractions import Fraction
-from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -27,15 +23,11 @@ from given import (
     running,
     tick,
 )
-from hypothesis import given as for_all
-from hypothesis import settings
-from hypothesis import strategies as st
 
 from loop.decider import Decision, decide
 from loop.fair import CLAMP, in_the_running
 
 THREE: dict[str, dict[str, Any]] = {"code": {"target": 0.5}, "docs": {"target": 0.3}, "news": {"target": 0.2}}
-ROUNDING = 100  # units that rounding may have moved by the end of a test
 
 
 def fair(**changes: Any) -> Happening:
@@ -58,14 +50,6 @@ def accounts(found: Decision) -> dict[str, dict[str, int]]:
 
 def chosen(found: Decision) -> list[str]:
     return [choice.category for choice in found.chosen]
-
-
-def harmonic(count: int) -> Fraction:
-    return sum((Fraction(1, number) for number in range(1, count + 1)), Fraction())
-
-
-def equal(count: int) -> dict[str, dict[str, Any]]:
-    return {f"c{number:02d}": {"target": 1 / count} for number in range(count)}
 
 
 # ── what a decision says ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -246,159 +230,3 @@ def test_credit_beyond_two_slots_goes_back_while_no_slot_could_be_used() -> None
     assert fleet.order.count("a") == 1
     assert fleet.credit("a") == CLAMP
     assert sum(fleet.ledger["credits"].values()) == 0
-
-
-# ── the invariants, against adversaries ───────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("count", [2, 3, 5, 8, 12])
-def test_the_worst_that_changing_targets_can_do_is_the_harmonic_bound_and_it_is_reached(count: int) -> None:
-    """One slot, everybody free: targets are always on those not served yet. No credit exceeds H_k - 1."""
-    fleet = Fleet(1, equal(count))
-    left, worst = set(fleet.view.categories), 0
-    while len(left) > 1:
-        fleet.targets({name: 1_000 * (name in left) for name in fleet.view.categories})
-        left -= set(chosen(fleet.step()))
-        fleet.finish()
-        worst = max(worst, 0, *fleet.ledger["credits"].values())
-    assert abs(worst - (harmonic(count) - 1) * UNIT) <= ROUNDING
-
-
-@for_all(st.integers(2, 7), st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
-def test_no_credit_exceeds_the_harmonic_bound_however_targets_change(count: int, luck: random.Random) -> None:
-    fleet = Fleet(1, equal(count))
-    for _ in range(40):
-        targets = {name: luck.choice((0, 1, 10, luck.randrange(1, 1_000))) for name in fleet.view.categories}
-        fleet.targets(targets if any(targets.values()) else dict.fromkeys(targets, 1))
-        fleet.step()
-        fleet.finish()
-        assert max(fleet.ledger["credits"].values(), default=0) <= (harmonic(count) - 1) * UNIT + ROUNDING
-
-
-@for_all(st.integers(2, 7), st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
-def test_no_credit_exceeds_the_carpool_bound_whoever_comes_and_goes(count: int, luck: random.Random) -> None:
-    """One slot, any subset asked for each time: (k - 1) / 2, forfeits included."""
-    fleet = Fleet(1, {name: {"target": luck.randint(1, 100) / 100} for name in equal(count)})
-    for _ in range(40):
-        fleet.asked(luck.sample(sorted(fleet.view.categories), luck.randint(1, count)))
-        fleet.step()
-        fleet.finish()
-        assert max(fleet.ledger["credits"].values(), default=0) <= Fraction(count - 1, 2) * UNIT + ROUNDING
-        assert sum(fleet.ledger["credits"].values()) == 0
-
-
-@for_all(st.integers(2, 6), st.integers(2, 4), st.randoms(use_true_random=False))
-@settings(max_examples=25, deadline=None)
-def test_several_slots_at_once_keep_credits_small(slots: int, more: int, luck: random.Random) -> None:
-    """The p-processor cup game with everybody free at every pass: credits stay within a bound that no time raises."""
-    fleet = Fleet(slots, equal(slots + more))
-    worst = 0
-    for _ in range(60):
-        fleet.targets({name: luck.choice((1, 2, 5)) for name in fleet.view.categories})
-        found = fleet.step()
-        fleet.finish()
-        assert len(found.chosen) == slots
-        worst = max(worst, 0, *fleet.ledger["credits"].values())
-    assert worst <= 2 * UNIT
-
-
-@pytest.mark.parametrize("shares", [(5, 3, 2), (7, 2, 1), (4, 4, 1), (8, 1, 1), (6, 5)])
-def test_with_one_slot_it_is_close_to_the_best_of_all_orders(shares: tuple[int, ...]) -> None:
-    """Every order of eight starts is tried: the largest lag behind or lead over the targets at any time is never less
-    than the best order's, which is the oracle, and within the harmonic bound of it."""
-    length, whole = 8, sum(shares)
-
-    def deviation(order: tuple[int, ...]) -> Fraction:
-        return max(
-            abs(Fraction(share * n, whole) - order[:n].count(index))
-            for n in range(1, len(order) + 1)
-            for index, share in enumerate(shares)
-        )
-
-    best = min(map(deviation, product(range(len(shares)), repeat=length)))
-    fleet = Fleet(1, {f"c{index}": {"target": share / whole} for index, share in enumerate(shares)}).run(length)
-    found = deviation(tuple(int(name[1:]) for name in fleet.order))
-    assert best <= found <= max(best, harmonic(len(shares)) - 1 + Fraction(1, 4))
-    assert found < 1
-
-
-# ── what a fleet gets ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-FLAT = {f"c{number}": 0.1 for number in range(10)}
-SKEW = {"c0": 0.4, **{f"c{number}": 0.6 / 9 for number in range(1, 10)}}
-
-
-def worked(seed: int, slots: int, targets: Mapping[str, float], *, lanes: int = 1, **more: Any) -> Fleet:
-    """500 starts; sessions last 5 to 60 minutes by category, and vary around that. Only `c0` has `lanes`."""
-    luck = random.Random(seed)
-    mean = {name: luck.randint(5, 60) * 60 for name in targets}
-    categories = {name: {"target": target, "lanes": lanes if name == "c0" else 1} for name, target in targets.items()}
-    return Fleet(
-        slots,
-        categories,
-        lasts=lambda name: round(mean[name] * luck.choice((0.3, 0.7, 1, 1, 1.4, 1.6))),
-        mean=mean,
-        **more,
-    ).run(500)
-
-
-def shares(fleet: Fleet) -> dict[str, Fraction]:
-    return {name: Fraction(fleet.counts[name], len(fleet.order)) for name in fleet.view.categories}
-
-
-def feasible(fleet: Fleet) -> dict[str, float]:
-    return {name: account["share"] / UNIT for name, account in accounts(fleet.decisions[-1]).items()}
-
-
-@pytest.mark.parametrize("targets", [FLAT, SKEW])
-@pytest.mark.parametrize("slots", [3, 6])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_fleet_gets_its_feasible_shares_with_all_slots_busy(
-    targets: Mapping[str, float], slots: int, seed: int
-) -> None:
-    fleet = worked(seed, slots, targets)
-    got, wanted = shares(fleet), feasible(fleet)
-    assert all(abs(got[name] - wanted[name]) < 0.02 for name in targets)
-    assert fleet.busy / fleet.time > slots - 0.05
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_nobody_is_neglected_where_targets_are_feasible(seed: int) -> None:
-    """Between two starts of a category, and before its first: gap times share is never above 3."""
-    fleet = worked(seed, 6, FLAT)
-    wanted = feasible(fleet)
-    for name in FLAT:
-        at = [-1, *(index for index, each in enumerate(fleet.order) if each == name), len(fleet.order)]
-        assert max(later - before for before, later in pairwise(at)) * wanted[name] <= 3
-
-
-def test_lanes_raise_what_a_category_really_gets() -> None:
-    one, four = (worked(0, 6, SKEW, lanes=lanes) for lanes in (1, 4))
-    assert feasible(one)["c0"] < 0.3
-    assert feasible(four)["c0"] == pytest.approx(0.4, abs=0.001)
-    for fleet in (one, four):
-        assert shares(fleet)["c0"] == pytest.approx(feasible(fleet)["c0"], abs=0.02)
-
-
-def test_the_same_ranking_for_ever_starves_others_by_intent_and_nobody_by_fair() -> None:
-    intent, just = (worked(1, 3, FLAT, policy=policy) for policy in ("intent", "fair"))
-    assert len(intent.counts) == 3
-    assert max(shares(intent).values()) > 0.3
-    assert len(just.counts) == 10
-    assert max(shares(just).values()) < 0.11
-
-
-@pytest.mark.parametrize("policy", ["intent", "fair"])
-@pytest.mark.parametrize("targets", [FLAT, SKEW])
-def test_a_cap_keeps_every_share_under_twice_its_target_by_any_policy(
-    policy: str, targets: Mapping[str, float]
-) -> None:
-    fleet = worked(2, 6, targets, policy=policy, max_ratio=1.75)
-    for number in range(1, len(fleet.order) + 1):
-        name = fleet.order[number - 1]
-        entitled = targets[name] * number
-        if entitled >= 4:
-            assert fleet.order[:number].count(name) / entitled < 2
-    assert len(fleet.order) == 500

@@ -70,12 +70,18 @@ def problems(project: Project) -> set[str]:
     return {problem["code"] for problem in project.status()["problems"]}
 
 
+def intent(project: Project) -> bool | None:
+    """The rung of the readiness ladder."""
+    return next(rung["ok"] for rung in project.json("report")["ladder"] if rung["name"] == "intent")  # type: ignore[no-any-return]
+
+
 def test_a_loop_without_a_fault_is_green(fleet: Project) -> None:
     tick(fleet)
     fleet.settle()
     selection = fleet.status()["selection"]
     assert (selection["granted"], selection["followed"]) == ({"count": 2, "of": 2}, {"count": 2, "of": 2})
     assert (selection["losses"], selection["ignored"], problems(fleet)) == ({}, 0, set())
+    assert intent(fleet) is None, "two starts show nothing"
     fleet.loop("status", "--check")
 
 
@@ -88,7 +94,7 @@ def test_an_allowlist_prefix_on_a_good_answer_is_red_whatever_it_calls_itself(fl
     assert (selection["granted"], selection["followed"]) == ({"count": 0, "of": 2}, {"count": 0, "of": 2})
     assert selection["losses"] == {"not_considered": 2}
     assert (selection["intent_lost"], selection["ignored"]) == (2, 4)
-    assert "intent_ignored" in problems(fleet)
+    assert ("intent_ignored" in problems(fleet), intent(fleet)) == (True, False)
     assert "not followed" in fleet.loop("status", "--check", code=4).stdout
 
 
@@ -97,7 +103,7 @@ def test_a_loop_that_decides_and_requests_nothing_is_red_at_once(fleet: Project)
     assert fleet.starts() == []
     selection = fleet.status()["selection"]
     assert (selection["granted"], selection["losses"]) == ({"count": 0, "of": 2}, {"not_started": 2})
-    assert "not_started" in problems(fleet)
+    assert ("not_started" in problems(fleet), intent(fleet)) == (True, False)
     fleet.loop("status", "--check", code=4)
 
 
@@ -108,7 +114,7 @@ def test_a_loop_that_requests_and_launches_nothing_is_red_with_the_next_fire(fle
     selection = fleet.status()["selection"]
     assert selection["granted"] == {"count": 0, "of": 4}
     assert selection["losses"] == {"starting": 2, "voided": 2}
-    assert "not_started" in problems(fleet)
+    assert ("not_started" in problems(fleet), intent(fleet)) == (True, False)
     fleet.loop("status", "--check", code=4)
     tick(fleet)
     fleet.settle()

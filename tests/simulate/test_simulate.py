@@ -157,6 +157,29 @@ def test_a_shipped_workload_leaves_a_store_that_verifies(name: str, tmp_path: Pa
     assert sum(line["spawned"] for line in status["categories"]) > 10
 
 
+READS = (
+    "status", "plan --recorded", "plan --at 300", "why last", "why-not code", "sessions", "log -n 5", "report",
+    "backends", "usage", "verify", "replay", "diff 10 300", "when live>1", "show 40", "export", "status --at -1h",
+    "config show", "config check",
+)  # fmt: skip
+
+
+def test_every_read_command_opens_the_store_that_is_kept(tmp_path: Path) -> None:
+    more = ("--policy", "fair", "--set", 'categories."a.b".gate=["never-run"]')
+    made = loop("simulate", "--days", "0.5", *more, "--into", "s", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    for words in map(str.split, READS):
+        done = loop(words[0], *words[1:], "-C", "s", cwd=tmp_path)
+        assert (done.returncode, bool(done.stdout)) == (0, True), (words, done.stderr)
+    shown = loop("config", "show", "-C", "s", cwd=tmp_path).stdout
+    assert 'loop.policy = "fair"' in shown
+    assert 'categories."a.b".gate = ["simulated"]' in shown, "nothing of it can be run"
+    in_force = loop("log", "--type", "loop.configured", "--json", "-C", "s", cwd=tmp_path).stdout
+    assert json.loads(in_force)["data"]["hash"] == json.loads(
+        loop("config", "check", "--json", "-C", "s", cwd=tmp_path).stdout
+    )["hash"], "it is the config that was simulated"
+
+
 def test_nothing_is_simulated_into_a_store_that_is_there(tmp_path: Path) -> None:
     simulated(tmp_path)
     with pytest.raises(RefusedError, match="there already"):
@@ -248,11 +271,14 @@ def test_a_change_is_a_dotted_key_and_is_checked_like_the_file(tmp_path: Path) -
     found = changed("loop.slots=8", "allocation.max_ratio=1.5", "categories.code.target=0.3", "loop.every=1h")
     assert (found.loop.slots, found.allocation.max_ratio, found.loop.every) == (8, 1.5, 3600)
     assert found.categories["code"].target == 0.3
+    assert changed('categories."a.b".command=["x"]').categories["a.b"].target is None
     for wrong, error, match in (
         ("slots=8", UsageError, "no key and value"),
         ("loop.slots.more=8", UsageError, "slots is no table"),
         ("loop.slotz=8", ConfigError, "did you mean slots"),
         ("loop.policy=best", ConfigError, "policy"),
+        ("loop..slots=8", UsageError, "no key and value"),
+        ("loop.slots", UsageError, "no key and value"),
     ):
         with pytest.raises(error, match=match):
             changed(wrong)
@@ -311,6 +337,21 @@ def test_two_configs_are_compared_on_the_same_seeds(tmp_path: Path) -> None:
     assert "95 % interval" in loop(*words, cwd=tmp_path).stdout
     same = json.loads(loop("simulate", "--compare", "a.toml", "a.toml", *words[4:], "--json", cwd=tmp_path).stdout)
     assert {line["difference"] for line in same["figures"]} <= {0, None}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--workload", "./gone.toml"), "no workload at"),
+        (("--compare", "gone.toml", "gone.toml"), "no config file at gone.toml"),
+        (("--runs", "3"), "--runs says how many pairs"),
+    ],
+)
+def test_what_cannot_be_simulated_says_so_in_its_own_words(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    done = loop("simulate", *words, cwd=tmp_path)
+    assert done.returncode in (2, 3)
+    assert says in done.stderr
+    assert "loop init" not in done.stderr
 
 
 def test_the_interval_is_students(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from dst_run import failure, kept  # noqa: E402
 SEEDS = 200
 AT_ONCE = 2  # processes
 HALVES = ("clean-odd", "clean-even")
+STUMBLED = ("AttributeError", "ImportError", "NameError", "TypeError", "UnboundLocalError")
+"""What planted words raise that cannot even run: that shows the plant, and no rule that caught it."""
 CAUGHT, MISSED, CLEAN, BROKEN = 10, 11, 12, 13  # exit codes of one run; none that a crash would give by itself
 
 
@@ -43,7 +45,11 @@ def one(name: str) -> int:
         return BROKEN
     for count, seed in enumerate(seeds(), start=1):
         if (text := failure(seed)) is not None:
-            print(f"caught by seed {seed}, the {count}. tried: {text.splitlines()[0].partition(': ')[2][:160]}")
+            told = text.splitlines()[0].partition(": ")[2][:160]
+            if told.startswith(STUMBLED):
+                print(f"seed {seed} stumbles over what was planted, and no rule saw it: {told}; mend bugs.py")
+                return BROKEN
+            print(f"caught by seed {seed}, the {count}. tried: {told}")
             return CAUGHT
     print(f"not caught by any of {SEEDS} seeds")
     return MISSED
