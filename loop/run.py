@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -43,6 +43,7 @@ class Watch:
     config_seen: tuple[int, int, int] | None = None  # time, inode and size of the config file as last read
     config: dict[str, Any] | None = None
     quiet_until: int = 0  # when it may be told again that the store takes no word
+    told: list[str] = field(default_factory=list)  # what was wrong at the last look, which is not told again
 
 
 def run(loop: Loop, report: Report) -> None:
@@ -131,6 +132,7 @@ def _step(watch: Watch) -> None:
     """One look: bury the dead, and fire if an instant is due that was not used. Raises StoreGone."""
     reap()
     watch.loop.journal.log.check_in_place()  # now, not at the next fire: meanwhile others would begin another log
+    wrong: list[str] = []
     try:
         _look(watch.loop, watch.report, settle=True)
         _fire_if_due(watch)
@@ -142,11 +144,20 @@ def _step(watch: Watch) -> None:
         watch.held_up, watch.tried = watch.tried, None  # a pass by hand is no fire, and does not use it up
         watch.report("another pass is observing; if it is no fire, this one comes after it")
     except (LoopError, OSError, rundir.RunDirError) as error:
-        watch.report(f"{type(error).__name__}: {error}")
+        wrong.append(f"{type(error).__name__}: {error}")
         if isinstance(error, BROKEN):
             loop = watch.loop
             watch.quiet_until = alarm(loop.home, loop.environ, error, loop.clock.now(), watch.quiet_until)
+    _complain(watch, [*wrong, *watch.loop.troubles])
     announce(watch.loop)
+
+
+def _complain(watch: Watch, wrong: list[str]) -> None:
+    """Say what is wrong once, however many looks find it: what runs for a month must not fill its log with it."""
+    for text in wrong:
+        if text not in watch.told:
+            watch.report(text)
+    watch.told = wrong
 
 
 def _look(loop: Loop, report: Report, *, settle: bool) -> None:

@@ -1,0 +1,163 @@
+"""One session that is in trouble, whoever brought it there, holds up no other and comes to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from loop.controller import Loop
+from loop.home import at
+from loop.passes import Fire
+from loop.sessions import proc, rundir, start
+from tests.e2e.e2e_project import Project, kill, wait_until
+
+AGAIN = 'command = ["./agent.sh"]\ncooldown = "0s"'
+NOOP = '{"outcome": "noop"}'
+
+
+def shim_pids(project: Project) -> dict[str, int]:
+    """Category -> the shim of its live session."""
+    found = {}
+    for session in project.status()["sessions"]["live"]:
+        claim = rundir.read_claim(str(project.db.parent / "runs" / session["id"]))
+        assert claim is not None
+        found[session["category"]] = claim["pid"]
+    return found
+
+
+@pytest.mark.parametrize("name", ["spec.json", "claim", "started.json", "exit.json", "end.json"])
+def test_a_session_with_damaged_files_is_told_and_the_others_go_on(project: Project, name: str) -> None:
+    project.configure("code", "news", slots=2, category=AGAIN, env={"NAP": "60", "SAY": NOOP})
+    project.loop("start", "code")
+    wait_until(lambda: project.starts())
+    (run_dir,) = project.run_dirs()
+    (run_dir / name).write_text("{ damaged")
+    told = project.loop("tick").stderr
+    assert f"{run_dir}/{name} is not JSON" in told
+    assert "counts as lost" in told
+    wait_until(lambda: {line[1] for line in project.starts()} == {"code", "news"}, what="the other one")
+    checks = {check["name"]: check for check in project.json("doctor", code=None)["checks"]}
+    assert checks["live_sessions"]["level"] == "warn"
+    assert f"{run_dir}/{name}" in checks["live_sessions"]["detail"]
+
+    project.loop("stop", "--kill")
+    wait_until(lambda: not project.helpers(), what="the shims' ends")
+    project.loop("tick")
+    lost = [(event["session"], event["data"]["why"]) for event in project.events("session.lost")]
+    rewritten = name in ("exit.json", "end.json")  # by the shim, at the end
+    assert lost == ([] if rewritten else [(run_dir.name, "run_directory_damaged")])
+    assert len(project.events("session.ended")) == (2 if rewritten else 1)
+    project.settle()
+    project.json("verify")
+
+
+def test_a_request_whose_files_were_damaged_before_its_start_was_recorded_ends_too(project: Project) -> None:
+    project.configure("code", slots=1, category=AGAIN, env={"NAP": "60", "SAY": NOOP})
+    armed = project.directory / "armed"
+    armed.touch()
+    project.loop("tick", code=-signal.SIGKILL, env={"FAULTPOINT": f"pass.launched:{armed}"})
+    wait_until(lambda: project.starts())
+    (run_dir,) = project.run_dirs()
+    (run_dir / "claim").write_text("{ damaged")
+    kill(*project.helpers())
+    project.loop("pause")
+    project.loop("tick")
+    assert [event["data"]["why"] for event in project.events("session.lost")] == ["run_directory_damaged"]
+    assert proc.marked(str(run_dir)) == []
+    project.json("verify")
+
+
+def test_the_controller_goes_on_firing_beside_damage_and_tells_it_once(project: Project) -> None:
+    project.configure("code", "news", slots=2, category=AGAIN, env={"NAP": "60", "SAY": NOOP})
+    project.edit('every = "1h"', 'every = "2s"')
+    project.loop("start", "code")
+    (run_dir,) = project.run_dirs()
+    (run_dir / "spec.json").write_text("{ damaged")
+    controller = project.spawn("run")
+    try:
+        wait_until(lambda: len(project.starts()) == 2, what="a fire")
+        before = len(project.events("tick.started"))
+        wait_until(lambda: len(project.events("tick.started")) > before + 2, what="more fires")
+    finally:
+        controller.terminate()
+        said = "".join(controller.communicate(timeout=20))
+    assert said.count("spec.json is not JSON") == 1
+    project.loop("stop", "--kill")
+    wait_until(lambda: not project.helpers())
+
+
+def test_what_dead_shims_left_is_asked_once_and_waited_for_together(project: Project) -> None:
+    names = ("a", "b", "c")
+    project.configure(*names, slots=3, category=AGAIN)
+    project.edit('grace = "1s"', 'grace = "4s"')
+    project.agent.write_text(
+        '#!/bin/sh\ntrap \'echo >> "$MARKS/terms-$LOOP_CATEGORY"\' TERM\n'
+        'echo "$LOOP_SESSION $LOOP_CATEGORY" >> "$MARKS/started"\nwhile :; do sleep 0.2; done\n'
+    )
+    project.loop("tick")
+    wait_until(lambda: len(project.starts()) == 3)
+    for pid in shim_pids(project).values():
+        kill(pid)
+    wait_until(lambda: not project.helpers())
+    project.loop("pause")
+    began = time.monotonic()
+    project.loop("tick")
+    assert 4 <= time.monotonic() - began < 3 * 4, "one grace for all"
+    assert {event["data"]["why"] for event in project.events("session.lost")} == {"shim_died"}
+    assert len(project.events("session.lost")) == 3
+    for name in names:
+        terms = len((project.marks / f"terms-{name}").read_text().splitlines())
+        # The shell and its sleep are told; the shell alone can write, and a new sleep is another process.
+        assert terms == 1, (name, terms)
+    project.json("verify")
+
+
+def test_a_key_whose_lock_file_went_with_its_shim_comes_free(project: Project) -> None:
+    project.configure("code", slots=1, category=AGAIN, env={"NAP": "60", "SAY": NOOP}).loop("tick")
+    wait_until(lambda: project.starts())
+    (pid,) = shim_pids(project).values()
+    kill(pid)
+    (project.db.parent / "locks" / "code.lock").unlink()
+    project.loop("pause")
+    project.loop("tick")
+    assert [event["data"]["why"] for event in project.events("session.lost")] == ["shim_died"]
+    assert project.status()["locks"] == []
+    project.json("verify")
+
+
+def test_a_pass_that_breaks_off_before_its_starts_leaves_nothing_while_its_process_lives(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `loop run` does for weeks: it is the granter, and alive, and starts nothing of that pass any more."""
+    project.configure("code", "news", slots=2, category=AGAIN, env={"SAY": NOOP})
+    with Loop(at(project.directory / "loop.toml"), {"PATH": os.environ["PATH"]}) as loop:
+
+        def breaks(*args: object, **options: object) -> int:
+            raise MemoryError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(start, "launch", breaks)
+            with pytest.raises(MemoryError):
+                loop.fire(Fire("manual"))
+        assert len(loop.journal.refresh().sessions["live"]) == 2
+        assert len(loop.reconcile()) == 2
+        loop.fire(Fire("manual"))
+    project.settle()
+    assert {line[1] for line in project.starts()} == {"code", "news"}
+    assert {event["data"]["code"] for event in project.events("session.spawn_failed")} == {"voided"}
+    project.assert_sound()
+
+
+def test_a_stopped_process_of_a_dead_shim_is_ended_all_the_same(project: Project) -> None:
+    project.configure("code", slots=1, category=AGAIN, env={"NAP": "60", "SAY": NOOP}).loop("tick")
+    wait_until(lambda: project.starts())
+    (session,) = project.status()["sessions"]["live"]
+    os.kill(session["pid"], signal.SIGSTOP)
+    kill(*shim_pids(project).values())
+    project.loop("pause")
+    project.loop("tick")
+    assert proc.marked(str(project.db.parent / "runs" / session["id"])) == []
+    assert len(project.events("session.lost")) == 1
