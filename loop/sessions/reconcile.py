@@ -27,7 +27,7 @@ from typing import NamedTuple
 from events.catalog import Interval, LockReleased, Payload, SessionLost, SessionSpawnFailed, SessionStopping
 from events.clock import Clock
 from loop.journal import Entry, Journal
-from loop.sessions import handshake, ingest, locks, proc, rundir
+from loop.sessions import cgroup, handshake, ingest, locks, proc, rundir
 from loop.sessions.faultpoint import faultpoint
 from projections.sessions import Live
 
@@ -221,6 +221,7 @@ def _bury(journal: Journal, state_dir: Path, files: ingest.Files, orphans: Orpha
             ingest.progress(entry, files, live)
             ingest.append_end(entry, files, ends, how="lost")
         faultpoint("bury.said")
+    cgroup.remove(files.run_dir)
     return True
 
 
@@ -251,6 +252,7 @@ def _bury_without_files(
                 return False
             _append(entry, session, live, SessionLost(why=why, held=intervals))
             _release(entry, session, live, "lost")
+    cgroup.remove(run_dir)
     return True
 
 

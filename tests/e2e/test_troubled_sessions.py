@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from loop.controller import Loop
 from loop.home import at
 from loop.passes import Fire
-from loop.sessions import proc, rundir, start
+from loop.sessions import cgroup, proc, rundir, start
 from tests.e2e.e2e_project import Project, kill, wait_until
 
 AGAIN = 'command = ["./agent.sh"]\ncooldown = "0s"'
@@ -31,6 +32,7 @@ def shim_pids(project: Project) -> dict[str, int]:
 @pytest.mark.parametrize("name", ["spec.json", "claim", "started.json", "exit.json", "end.json"])
 def test_a_session_with_damaged_files_is_told_and_the_others_go_on(project: Project, name: str) -> None:
     project.configure("code", "news", slots=2, category=AGAIN, env={"NAP": "60", "SAY": NOOP})
+    project.edit('timeout = "30s"', 'timeout = "5m"')
     project.loop("start", "code")
     wait_until(lambda: project.starts())
     (run_dir,) = project.run_dirs()
@@ -161,3 +163,38 @@ def test_a_stopped_process_of_a_dead_shim_is_ended_all_the_same(project: Project
     project.loop("tick")
     assert proc.marked(str(project.db.parent / "runs" / session["id"])) == []
     assert len(project.events("session.lost")) == 1
+
+
+def test_what_left_every_sign_behind_but_its_control_group_is_ended_before_the_key_is_free(project: Project) -> None:
+    probe = project.directory / "probe"
+    probe.mkdir()
+    if cgroup.create(str(probe)) is None:
+        pytest.skip("no control group can be made here")
+    cgroup.remove(str(probe))
+    project.configure("code", slots=1, category=AGAIN)
+    project.agent.write_text(f"""#!{sys.executable}
+import os, time
+with open(os.environ["MARKS"] + "/started", "a") as file:
+    print(os.environ["LOOP_SESSION"], os.environ["LOOP_CATEGORY"], file=file)
+if (pid := os.fork()) == 0:
+    os.setsid()
+    os.closerange(0, 256)
+    os.execve("/bin/sleep", ["sleep", "300"], {{}})
+with open(os.environ["MARKS"] + "/escapee", "w") as file:
+    print(pid, file=file, flush=True)
+time.sleep(300)
+""")
+    project.loop("tick")
+    wait_until(lambda: (project.marks / "escapee").exists() and (project.marks / "escapee").read_text())
+    escapee = int((project.marks / "escapee").read_text())
+    began = proc.start_time(escapee)
+    assert began is not None
+    (session,) = project.status()["sessions"]["live"]
+    kill(*shim_pids(project).values())
+    kill(session["pid"])
+    project.loop("pause")
+    project.loop("tick")
+    assert not proc.alive(escapee, began, proc.boot_id()), "it lives beside the next session of its key"
+    assert len(project.events("session.lost")) == 1
+    (run_dir,) = project.run_dirs()
+    assert not os.path.lexists(run_dir / "cgroup")
