@@ -47,7 +47,7 @@ class Watch:
 
 
 def run(loop: Loop, report: Report) -> None:
-    """Fire and supervise until SIGTERM or SIGINT; sessions are left alone.
+    """Fire and supervise until SIGTERM, SIGINT or the end of the terminal (SIGHUP); sessions are left alone.
 
     Raises RefusedError if one runs already, and StoreGone when the store is taken away: without its log it knows
     nothing and must start nothing.
@@ -75,13 +75,16 @@ def run(loop: Loop, report: Report) -> None:
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set."""
+    """An event that SIGTERM, SIGINT and, unless nohup(1) has it ignored, SIGHUP set."""
     stopped = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
         stopped.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield stopped
     finally:
