@@ -36,6 +36,9 @@ GRACE = 20.0  # seconds between TERM and KILL for a session whose own grace went
 KILL_SECONDS = 5.0  # how long a look waits for what it has killed
 SETTLE_SECONDS = 2.0  # how long a shim that ended in order has for its own ingest before others do it
 
+#: What bad files bring about: damaged ones, those that cannot be read now, and well-formed ones that no shim writes.
+UNFIT = (rundir.RunDirError, OSError, ValueError, TypeError, LookupError)
+
 
 @dataclass(slots=True)
 class Glance:
@@ -91,16 +94,25 @@ def reconcile(
                 look.ended.append(session)
             elif stamp is not None and (claim := rundir.read_claim(run_dir)) is not None and claim["by"] == "shim":
                 seen[session] = Glance(stamp, (claim["pid"], claim["start"], claim["boot"]))
-        except rundir.RunDirError as error:
-            look.troubles.append(f"session {session} ({live['category']}): {error}")
+        except UNFIT as error:
+            look.troubles.append(f"session {session} ({live['category']}): {_told(error, run_dir)}")
     if orphans:
         _end_orphans(journal, orphans, clock)
         for session in orphans:
             if (left := journal.refresh().sessions["live"].get(session)) is not None:
-                with contextlib.suppress(rundir.RunDirError):  # the next look tells it
+                with contextlib.suppress(*UNFIT):  # the next look tells it
                     if _settle(journal, state_dir, session, left, clock, {}, wait=settle):
                         look.ended.append(session)
     return look
+
+
+def _told(error: Exception, run_dir: str) -> str:
+    """What is wrong with a session's files, and the mend."""
+    if isinstance(error, rundir.RunDirError):
+        return str(error)
+    text = " ".join(str(error).split())[:300]
+    mend = f"look at {run_dir}: without it, and once nothing of it runs, it counts as lost"
+    return f"{type(error).__name__}: {text}; {mend}"
 
 
 def _stamp(run_dir: str, clock: Clock) -> tuple[int, int] | None:

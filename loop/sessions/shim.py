@@ -219,7 +219,9 @@ class Shim:
         if not argv:
             return
         try:
-            log_fd = os.open(os.path.join(self.run_dir, "end.log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            # A FIFO of that name has nobody to wait for.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            log_fd = os.open(os.path.join(self.run_dir, "end.log"), flags, 0o600)
         except OSError as error:
             log(f"the end command runs without a log: {error}")
             log_fd = os.open("/dev/null", os.O_WRONLY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -27,6 +28,26 @@ def shim_pids(project: Project) -> dict[str, int]:
         assert claim is not None
         found[session["category"]] = claim["pid"]
     return found
+
+
+@pytest.mark.parametrize("name", ["spec.json", "stop.json", "notes.jsonl", "end.log"])
+def test_a_fifo_in_place_of_a_file_holds_up_nobody(project: Project, name: str) -> None:
+    project.configure("code", "news", slots=2, category=AGAIN, env={"NAP": "60", "SAY": NOOP})
+    project.edit('timeout = "30s"', 'timeout = "5m"')
+    project.loop("start", "code")
+    wait_until(lambda: project.starts())
+    (run_dir,) = project.run_dirs()
+    (run_dir / name).unlink(missing_ok=True)
+    os.mkfifo(run_dir / name)
+    project.loop("tick")
+    wait_until(lambda: {line[1] for line in project.starts()} == {"code", "news"}, what="the other one")
+    project.loop("stop", "--kill")
+    wait_until(lambda: not project.helpers(), what="the shims' ends")
+    project.loop("tick")
+    project.settle()
+    ended = [event["session"] for event in project.events("session.ended", "session.lost")]
+    assert ended.count(run_dir.name) == 1
+    assert len(ended) == len(set(ended))
 
 
 @pytest.mark.parametrize("name", ["spec.json", "claim", "started.json", "exit.json", "end.json"])
@@ -54,6 +75,38 @@ def test_a_session_with_damaged_files_is_told_and_the_others_go_on(project: Proj
     assert len(project.events("session.ended")) == (2 if rewritten else 1)
     project.settle()
     project.json("verify")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("notes.jsonl", '{"type": "warned", "why": {"a": 1}, "at": 7}\n'),
+        ("started.json", '{"schema": "loop.started/1", "pid": "x", "start": null, "shim_pid": 1, "shim_start": 1, '
+         '"boot": [], "boottime_ns": 1, "at": 1}'),
+    ],
+)  # fmt: skip
+def test_files_that_no_shim_writes_hold_up_nobody_and_go_with_the_directory(
+    project: Project, name: str, text: str
+) -> None:
+    project.configure("code", "news", slots=2, category=AGAIN, env={"NAP": "60", "SAY": NOOP})
+    project.edit('timeout = "30s"', 'timeout = "5m"')
+    project.loop("start", "code")
+    wait_until(lambda: project.starts())
+    (run_dir,) = project.run_dirs()
+    (run_dir / name).write_text(text)
+    (run_dir / "exit.json").mkdir()  # nor can the shim say how it ended
+    first = shim_pids(project)["code"]
+    project.loop("tick")
+    wait_until(lambda: {line[1] for line in project.starts()} == {"code", "news"}, what="the other one")
+    project.loop("stop", "--kill")
+    wait_until(lambda: not project.helpers(), what="the shims' ends")
+    project.loop("tick")
+    assert not proc.marked(str(run_dir)), first
+    if project.status()["sessions"]["live"]:
+        shutil.rmtree(run_dir)
+        project.loop("tick")
+    assert len(project.events("session.lost")) == 1
+    project.settle()
 
 
 def test_a_request_whose_files_were_damaged_before_its_start_was_recorded_ends_too(project: Project) -> None:
