@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loop.program import execute, places_apart
+from loop.program import INTERRUPTED, execute, places_apart
 
 FLAGS = {"--json": "as_json", "--check": "check"}
 VALUES = {"--at": "at"}
@@ -26,8 +26,10 @@ def main() -> None:
     options = plain_status(sys.argv[1:])
     if options is not None:
         execute(partial(_status, **options), as_json="as_json" in options)
-    from cli import app
-
+    try:
+        from cli import app
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     gc.enable()
     app()
 

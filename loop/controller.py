@@ -86,6 +86,8 @@ class Loop:
         self.home = home
         self.environ = environ
         self.clock = clock or SystemClock()
+        self.troubles: list[str] = []
+        """What the last look at the sessions could not settle, in words; it held up nothing else."""
         self._glances: Glances = {}
         _refuse_survivors(home)
         self.journal = Journal(EventLog.open(home.db, clock=self.clock, release=__version__))
@@ -109,7 +111,7 @@ class Loop:
             return Result(None, skipped="stopped")
         with self._observing(fire):
             config = self._config(fire)
-            reconcile(self.journal, self.home.state, self.clock)
+            self.reconcile()
             faultpoint("pass.reconciled")
             self.check_witnesses()
             if (skipped := self._skip(fire)) is not None:
@@ -158,7 +160,9 @@ class Loop:
 
     def reconcile(self, *, settle: bool = False) -> list[str]:
         """Bring the log up to what the machine shows; returns the sessions found ended."""
-        return reconcile(self.journal, self.home.state, self.clock, settle=settle, glances=self._glances)
+        look = reconcile(self.journal, self.home.state, self.clock, settle=settle, glances=self._glances)
+        self.troubles = look.troubles
+        return look.ended
 
     def check_witnesses(self) -> None:
         """Record where a witness and the log cannot both be right, before anything is decided."""
@@ -235,7 +239,8 @@ class Loop:
         progress = start.await_started(run_dirs.values(), AWAIT_SECONDS)
         self._await_ends([run_dir for run_dir in progress if progress[run_dir] == "ended"])
         for run_dir in run_dirs.values():
-            ingest.ingest(self.journal, run_dir)
+            with contextlib.suppress(rundir.RunDirError):  # the next look sees to it, and tells it
+                ingest.ingest(self.journal, run_dir)
         faultpoint("pass.ingested")
         started = self._finish(decided, self.clock.monotonic() - begun)
         faultpoint("pass.finished")
@@ -246,8 +251,9 @@ class Loop:
     def _await_ends(self, run_dirs: list[str]) -> None:
         """Give shims that came to no worker a moment to let go of their locks, so that this pass can say why."""
         deadline = self.clock.monotonic() + AWAIT_SECONDS
-        while any(rundir.read_end(run_dir) is None for run_dir in run_dirs) and self.clock.monotonic() < deadline:
-            self.clock.sleep(start.POLL)
+        with contextlib.suppress(rundir.RunDirError):
+            while any(rundir.read_end(run_dir) is None for run_dir in run_dirs) and self.clock.monotonic() < deadline:
+                self.clock.sleep(start.POLL)
 
     def _launch(self, grant: Grant, config: Config) -> None:
         """Start one shim; where that fails the request is voided here and now, through the claim."""

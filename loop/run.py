@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -43,10 +43,11 @@ class Watch:
     config_seen: tuple[int, int, int] | None = None  # time, inode and size of the config file as last read
     config: dict[str, Any] | None = None
     quiet_until: int = 0  # when it may be told again that the store takes no word
+    told: list[str] = field(default_factory=list)  # what was wrong at the last look, which is not told again
 
 
 def run(loop: Loop, report: Report) -> None:
-    """Fire and supervise until SIGTERM or SIGINT; sessions are left alone.
+    """Fire and supervise until SIGTERM, SIGINT or the end of the terminal (SIGHUP); sessions are left alone.
 
     Raises RefusedError if one runs already, and StoreGone when the store is taken away: without its log it knows
     nothing and must start nothing.
@@ -74,13 +75,16 @@ def run(loop: Loop, report: Report) -> None:
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set."""
+    """An event that SIGTERM, SIGINT and, unless nohup(1) has it ignored, SIGHUP set."""
     stopped = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
         stopped.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield stopped
     finally:
@@ -131,6 +135,7 @@ def _step(watch: Watch) -> None:
     """One look: bury the dead, and fire if an instant is due that was not used. Raises StoreGone."""
     reap()
     watch.loop.journal.log.check_in_place()  # now, not at the next fire: meanwhile others would begin another log
+    wrong: list[str] = []
     try:
         _look(watch.loop, watch.report, settle=True)
         _fire_if_due(watch)
@@ -142,11 +147,20 @@ def _step(watch: Watch) -> None:
         watch.held_up, watch.tried = watch.tried, None  # a pass by hand is no fire, and does not use it up
         watch.report("another pass is observing; if it is no fire, this one comes after it")
     except (LoopError, OSError, rundir.RunDirError) as error:
-        watch.report(f"{type(error).__name__}: {error}")
+        wrong.append(f"{type(error).__name__}: {error}")
         if isinstance(error, BROKEN):
             loop = watch.loop
             watch.quiet_until = alarm(loop.home, loop.environ, error, loop.clock.now(), watch.quiet_until)
+    _complain(watch, [*wrong, *watch.loop.troubles])
     announce(watch.loop)
+
+
+def _complain(watch: Watch, wrong: list[str]) -> None:
+    """Say what is wrong once, however many looks find it: what runs for a month must not fill its log with it."""
+    for text in wrong:
+        if text not in watch.told:
+            watch.report(text)
+    watch.told = wrong
 
 
 def _look(loop: Loop, report: Report, *, settle: bool) -> None:

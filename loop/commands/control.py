@@ -136,11 +136,8 @@ def wait_drained(home: Home, environ: Mapping[str, str], *, quiet: bool) -> int:
     said: list[str] = []
     with Loop(home, environ) as loop:
         while True:
-            damage: list[str] = []
-            try:
-                loop.reconcile(settle=True)
-            except rundir.RunDirError as error:
-                damage.append(str(error))
+            loop.reconcile(settle=True)
+            damage = loop.troubles
             state = loop.journal.refresh()
             left = [f"{session} ({item['category']})" for session, item in state.sessions["live"].items()]
             if not left:

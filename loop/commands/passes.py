@@ -232,6 +232,8 @@ def _report(loop: Loop, result: Result, as_json: bool) -> int:
     state = loop.journal.state
     decided = result.decided
     started = [{"session": each.session, "category": each.category, "pid": each.pid} for each in result.started]
+    for trouble in loop.troubles:
+        message(f"warning: {trouble}")
     selection = _selection(result.selection)
     if as_json:
         print_json(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from events.store import EventLog
 from loop.doctor.check import Check, listed
 from loop.home import Home
-from loop.sessions import locks, proc, rundir
+from loop.sessions import ingest, locks, proc, rundir
 
 if TYPE_CHECKING:
     from projections.sessions import Live
@@ -38,6 +38,10 @@ def live_sessions(home: Home, state: State) -> Check:
     """Sessions that live in the log and nowhere else: their keys and slots are taken until somebody looks."""
     live = state.sessions["live"]
     gone = [session for session, each in live.items() if not _acts(home, session, each)]
+    damaged = [text for session in live if (text := _damage(home, session)) is not None]
+    if damaged and not gone:
+        detail = f"their processes run, and their files are damaged: {listed(damaged)}"
+        return Check("live_sessions", "warn", detail, "they count as lost once nothing of them runs: loop stop SESSION")
     if not gone:
         return Check("live_sessions", "ok", f"{len(live)}, each with its process" if live else "none lives")
 
@@ -46,10 +50,22 @@ def live_sessions(home: Home, state: State) -> Check:
 
         with Loop(home, os.environ) as loop:
             ended = loop.reconcile()
-        return f"ended in the log: {listed(ended) or 'none, their processes or locks are still there'}"
+        left = [] if ended else ["none, their processes or locks are still there"]
+        return f"ended in the log: {listed([*ended, *left, *loop.troubles], '; ')}"
 
-    detail = f"over, or never begun, and still live in the log: {listed(gone)}"
+    detail = f"over, or never begun, and still live in the log: {listed([*gone, *damaged])}"
     return Check("live_sessions", "warn", detail, "the next pass sees to it, or: loop doctor --fix", mend)
+
+
+def _damage(home: Home, session: str) -> str | None:
+    """What of a live session's files cannot be read."""
+    run_dir = rundir.path_of(str(home.state), session)
+    try:
+        rundir.read_claim(run_dir)
+        ingest.read(run_dir)
+    except rundir.RunDirError as error:
+        return str(error)
+    return None
 
 
 def witnesses(home: Home, log: EventLog) -> Check:

@@ -14,6 +14,7 @@ from events.store import WAL_LIMIT, EventLog
 from loop.doctor.check import Check, Level, listed
 from loop.filesystem import NETWORK_MEND, existing, kind_of, mount_of
 from loop.home import Home
+from loop.sessions import stopfile
 
 DISK_LOW, DISK_OUT = 1 << 30, 64 << 20  # bytes free
 
@@ -47,7 +48,8 @@ def _ours(home: Home) -> Iterator[Path]:
     yield home.state
     for directory in (home.state, home.lock_dir, home.runs_dir):
         with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
-            yield from (Path(entry.path) for entry in entries if not entry.is_symlink())
+            # The STOP file is made by hand, in a hurry and with any rights; there is nothing in it to hide.
+            yield from (Path(each.path) for each in entries if not each.is_symlink() and each.name != stopfile.NAME)
 
 
 def _writable(home: Home) -> Check:

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from loop.sessions import cgroup
+
 PR_SET_CHILD_SUBREAPER = 36
 #: `waitid` by machine: only the system call, not the C function, reports the usage of a child it leaves unreaped.
 SYS_WAITID = {"x86_64": 247, "aarch64": 95, "riscv64": 95}
@@ -122,12 +124,22 @@ def descendants(pid: int) -> list[int]:
 def marked(run_dir: str, exclude: Iterable[int] = ()) -> list[int]:
     """Every process of the session that `run_dir` is named after, wherever it sits in the tree.
 
-    Its environment says exactly `LOOP_SESSION=<session>`. It finds what left the tree, the process group and the
-    lock. One whose `LOOP_RUN_DIR` is another directory belongs to the same session in a copy of this store, and is
-    not found; nor are processes of other users, which cannot be read.
+    Its environment says exactly `LOOP_SESSION=<session>`, or it is in the session's control group. It finds what left
+    the tree, the process group and the lock. One whose `LOOP_RUN_DIR` is another directory belongs to the same session
+    in a copy of this store, and is not found; nor are processes of other users, which cannot be read.
     """
     marker = b"\0LOOP_SESSION=" + os.fsencode(os.path.basename(run_dir)) + b"\0"
-    return [pid for pid, environ in _with_variable(marker, exclude) if not _is_of_copy(environ, run_dir)]
+    skip = set(exclude)
+    found = [pid for pid, environ in _with_variable(marker, skip) if not _is_of_copy(environ, run_dir)]
+    skip.update(found)
+    return found + [pid for pid in cgroup.members(run_dir) if pid not in skip and not _is_zombie(pid)]
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return _stat(pid).gone
+    except OSError:
+        return True
 
 
 def _is_of_copy(environ: bytes, run_dir: str) -> bool:
@@ -244,20 +256,21 @@ def give_back_memory() -> None:
 
 
 def spawn(
-    argv: Sequence[str], cwd: str, env: Mapping[str, str], out: int, err: int, *, new_session: bool = False
-) -> int:
+    argv: Sequence[str], cwd: str, env: Mapping[str, str], out: int, err: int, *,
+    group: str | None = None, new_session: bool = False,
+) -> int:  # fmt: skip
     """Start a program and return its pid once it runs. Raises SpawnError; then no process is left of it.
 
     Standard input is empty, output goes to the descriptors `out` and `err`, signals are as at login, and only
-    inheritable descriptors pass. It leads its own process group, or with `new_session` its own session. A name
-    without a slash is looked up in the PATH of `env`.
+    inheritable descriptors pass. It leads its own process group, or with `new_session` its own session, and is born
+    into the control group `group`, if it can be. A name without a slash is looked up in the PATH of `env`.
     """
     told, tell = os.pipe()
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     try:
         pid = os.fork()
         if pid == 0:
-            _become(argv, cwd, env, (null, out, err), tell, new_session)
+            _become(argv, cwd, env, (null, out, err), tell, group, new_session)
     except OSError as error:
         os.close(told)
         raise SpawnError("os_error", f"cannot fork: {error}") from None
@@ -284,8 +297,9 @@ def spawn(
 
 
 def _become(
-    argv: Sequence[str], cwd: str, env: Mapping[str, str], fds: tuple[int, int, int], tell: int, new_session: bool
-) -> None:
+    argv: Sequence[str], cwd: str, env: Mapping[str, str], fds: tuple[int, int, int], tell: int,
+    group: str | None, new_session: bool,
+) -> None:  # fmt: skip
     """The child's part of `spawn`: never returns, and says on the descriptor `tell` what failed."""
     step = "setup"
     try:
@@ -293,6 +307,8 @@ def _become(
             os.setsid()
         else:
             os.setpgid(0, 0)
+        if group is not None:
+            cgroup.try_enter(group)
         for number in signal.valid_signals():
             if signal.getsignal(number) not in (signal.SIG_DFL, None):
                 signal.signal(number, signal.SIG_DFL)

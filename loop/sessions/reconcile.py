@@ -9,7 +9,9 @@
 | the shim is gone, processes carry the session's marker     | end them; whoever is left makes it alive         |
 | the shim is gone, a kernel lock is held by somebody        | leave it: unknown is alive                       |
 | the shim is gone, we hold every key, two sweeps find nobody | its end from the exit record, else `session.lost` |
-| it had started, and its run directory is gone              | as for a shim that is gone, once it is           |
+| its run directory is gone after its start, or is damaged   | as for a shim that is gone, once it is           |
+
+One session that cannot be settled holds up no other: it is told, with what to do, and looked at again the next time.
 """
 
 from __future__ import annotations
@@ -20,17 +22,22 @@ import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from events.catalog import Interval, LockReleased, Payload, SessionLost, SessionSpawnFailed, SessionStopping
 from events.clock import Clock
 from loop.journal import Entry, Journal
-from loop.sessions import handshake, ingest, locks, proc, rundir
+from loop.sessions import cgroup, handshake, ingest, locks, proc, rundir
 from loop.sessions.faultpoint import faultpoint
 from projections.sessions import Live
 
 ACTOR = "reconcile"
 GRACE = 20.0  # seconds between TERM and KILL for a session whose own grace went with its run directory
+KILL_SECONDS = 5.0  # how long a look waits for what it has killed
 SETTLE_SECONDS = 2.0  # how long a shim that ended in order has for its own ingest before others do it
+
+#: What bad files bring about: damaged ones, those that cannot be read now, and well-formed ones that no shim writes.
+UNFIT = (rundir.RunDirError, OSError, ValueError, TypeError, LookupError)
 
 
 @dataclass(slots=True)
@@ -44,17 +51,34 @@ class Glance:
 Glances = dict[str, Glance]
 
 
+class Look(NamedTuple):
+    """The sessions whose end this look appended, and in words those that it could not settle."""
+
+    ended: list[str]
+    troubles: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A session without its shim, of which processes are left. `grace` is seconds between TERM and KILL."""
+
+    run_dir: str
+    grace: float
+
+
+Orphans = dict[str, Orphan]
+
+
 def reconcile(
     journal: Journal, state_dir: Path, clock: Clock, *, settle: bool = False, glances: Glances | None = None
-) -> list[str]:
-    """Bring the log up to what happened; returns the sessions whose end this call appended.
+) -> Look:
+    """Bring the log up to what happened. Raises StoreError, StoreBusy.
 
     Who looks often keeps `glances` between its calls: a session whose files are as they were and whose shim lives costs
     two stats then. `settle` leaves a session that ended within SETTLE_SECONDS to its own shim, which is about to
-    ingest it. A damaged run directory raises RunDirError, naming the file, after the others were seen to.
+    ingest it. What dead shims have left is ended together, so that all of it takes no longer than the longest grace.
     """
-    ended: list[str] = []
-    damaged: rundir.RunDirError | None = None
+    look, orphans = Look([], []), Orphans()
     seen = {} if glances is None else glances
     live_ones = journal.refresh().sessions["live"]
     for gone in seen.keys() - live_ones.keys():
@@ -66,15 +90,29 @@ def reconcile(
             seen[session] = before
             continue
         try:
-            if _settle(journal, state_dir, session, live, clock, wait=settle):
-                ended.append(session)
+            if _settle(journal, state_dir, session, live, clock, orphans, wait=settle):
+                look.ended.append(session)
             elif stamp is not None and (claim := rundir.read_claim(run_dir)) is not None and claim["by"] == "shim":
                 seen[session] = Glance(stamp, (claim["pid"], claim["start"], claim["boot"]))
-        except rundir.RunDirError as error:
-            damaged = error
-    if damaged is not None:
-        raise damaged
-    return ended
+        except UNFIT as error:
+            look.troubles.append(f"session {session} ({live['category']}): {_told(error, run_dir)}")
+    if orphans:
+        _end_orphans(journal, orphans, clock)
+        for session in orphans:
+            if (left := journal.refresh().sessions["live"].get(session)) is not None:
+                with contextlib.suppress(*UNFIT):  # the next look tells it
+                    if _settle(journal, state_dir, session, left, clock, {}, wait=settle):
+                        look.ended.append(session)
+    return look
+
+
+def _told(error: Exception, run_dir: str) -> str:
+    """What is wrong with a session's files, and the mend."""
+    if isinstance(error, rundir.RunDirError):
+        return str(error)
+    text = " ".join(str(error).split())[:300]
+    mend = f"look at {run_dir}: without it, and once nothing of it runs, it counts as lost"
+    return f"{type(error).__name__}: {text}; {mend}"
 
 
 def _stamp(run_dir: str, clock: Clock) -> tuple[int, int] | None:
@@ -93,16 +131,29 @@ def _stamp(run_dir: str, clock: Clock) -> tuple[int, int] | None:
     return (entered, notes) if clock.now() / 1e6 - entered / 1e9 > SETTLE_SECONDS else None
 
 
-def _settle(journal: Journal, state_dir: Path, session: str, live: Live, clock: Clock, *, wait: bool) -> bool:
+def _settle(
+    journal: Journal, state_dir: Path, session: str, live: Live, clock: Clock, orphans: Orphans, *, wait: bool
+) -> bool:
+    """Whether the session's end is now in the log. Raises RunDirError where its files keep that from being known."""
     run_dir = rundir.path_of(str(state_dir), session)
-    files = ingest.read(run_dir)
-    claim = rundir.read_claim(run_dir)
+    try:
+        files = ingest.read(run_dir)
+        claim = rundir.read_claim(run_dir)
+        if files is None and claim is not None and claim["by"] == "shim" and live["status"] != "started":
+            raise rundir.RunDirError(f"{run_dir}/spec.json is missing beside a claim")
+    except rundir.RunDirError as error:
+        if _bury_without_files(journal, state_dir, session, live, orphans, "run_directory_damaged"):
+            return True
+        if session in orphans:
+            return False
+        known = live["status"] == "started" or _shim_of(run_dir, live) is not None
+        mend = "it counts as lost" if known else f"nobody knows its shim: remove {run_dir}"
+        raise rundir.RunDirError(f"{error}; {mend} once nothing of it runs") from None
     if live["status"] == "started" and (claim is None or files is None):
-        return _bury_without_files(journal, state_dir, session, live, clock)
+        return _bury_without_files(journal, state_dir, session, live, orphans, "run_directory_missing")
     if claim is None or claim["by"] == "reconciler":
         return _void(journal, run_dir, session, live, claimed=claim is not None)
-    if files is None:
-        raise rundir.RunDirError(f"{run_dir}/spec.json is missing beside a claim; restore it or remove the directory")
+    assert files is not None
     if files.end is not None:
         if wait and _age(run_dir, "end.json", clock) < SETTLE_SECONDS:
             return False
@@ -110,7 +161,7 @@ def _settle(journal: Journal, state_dir: Path, session: str, live: Live, clock: 
     ingest.ingest(journal, run_dir)
     if _shim_lives(run_dir, claim["pid"], claim["start"], claim["boot"]):
         return False
-    return _bury(journal, state_dir, files, clock)
+    return _bury(journal, state_dir, files, orphans)
 
 
 def _shim_lives(run_dir: str, pid: int, start: int, boot: str) -> bool:
@@ -148,26 +199,19 @@ def _may_start(run_dir: str, live: Live) -> bool:
     if launched is not None:
         return proc.alive(launched["pid"], launched["start"], launched["boot"])
     pid, start, boot = live["granter"]
+    if (pid, start) == (os.getpid(), proc.start_time(os.getpid())):
+        return False  # this process makes one pass after another: one that broke off before its starts begins none now
     return proc.alive(pid, start, boot)
 
 
-def _bury(journal: Journal, state_dir: Path, files: ingest.Files, clock: Clock) -> bool:
-    """The shim is gone: end what it left, then, holding every key, append the end that can still be known."""
+def _bury(journal: Journal, state_dir: Path, files: ingest.Files, orphans: Orphans) -> bool:
+    """The shim is gone: holding every key, append the end that can still be known; `orphans` first, if it left some."""
     spec, session = files.spec, files.spec["session"]
     lock_dir = str(state_dir / "locks")
     if proc.marked(files.run_dir):
-        with journal.transaction() as entry:
-            live = entry.state.sessions["live"].get(session)
-            if live is None:
-                return False
-            if live["status"] == "started" and live["stopping"] is None:
-                _append(entry, session, live, SessionStopping(by=ACTOR, why="orphaned"))
-        if not _end_orphans(files.run_dir, spec["grace"], clock):
-            return False
-    try:
-        held = locks.try_hold(lock_dir, spec["keys"])
-    except locks.LockRefused as refused:
-        raise rundir.RunDirError(f"session {session}: {refused}") from None
+        orphans[session] = Orphan(files.run_dir, spec["grace"])
+        return False
+    held = _hold(lock_dir, spec["keys"])
     if held is None:
         return False
     with held:
@@ -189,27 +233,25 @@ def _bury(journal: Journal, state_dir: Path, files: ingest.Files, clock: Clock) 
             ingest.progress(entry, files, live)
             ingest.append_end(entry, files, ends, how="lost")
         faultpoint("bury.said")
+    cgroup.remove(files.run_dir)
     return True
 
 
-def _bury_without_files(journal: Journal, state_dir: Path, session: str, live: Live, clock: Clock) -> bool:
-    """A session that had started, and nothing is left that could tell its end: lost, once it certainly is over.
-
-    Its lock files may be gone as well; they are made anew when nobody has the old ones open.
-    """
-    pid, start, boot = live["shim_pid"], live["shim_start"], live["boot"]
+def _bury_without_files(
+    journal: Journal, state_dir: Path, session: str, live: Live, orphans: Orphans, why: str
+) -> bool:
+    """Nothing that can be read is left to tell its end: lost, once it certainly is over."""
     run_dir = rundir.path_of(str(state_dir), session)
-    if pid is not None and start is not None and boot is not None and _shim_lives(run_dir, pid, start, boot):
+    shim = _shim_of(run_dir, live)
+    if shim is None and live["status"] != "started":
         return False
-    if not _end_orphans(run_dir, GRACE, clock):
+    if shim is not None and _shim_lives(run_dir, *shim):
+        return False
+    if proc.marked(run_dir):
+        orphans[session] = Orphan(run_dir, GRACE)
         return False
     lock_dir = str(state_dir / "locks")
-    paths = [locks.path_of(lock_dir, key) for key in live["keys"]]
-    if any(not os.path.exists(path) and locks.holder_of_deleted(path) is not None for path in paths):
-        return False
-    for key in live["keys"]:
-        locks.create(lock_dir, key)
-    held = locks.try_hold(lock_dir, live["keys"])
+    held = _hold(lock_dir, live["keys"])
     if held is None:
         return False
     with held:
@@ -220,26 +262,60 @@ def _bury_without_files(journal: Journal, state_dir: Path, session: str, live: L
         with journal.transaction() as entry:
             if session not in entry.state.sessions["live"]:
                 return False
-            _append(entry, session, live, SessionLost(why="run_directory_missing", held=intervals))
+            _append(entry, session, live, SessionLost(why=why, held=intervals))
             _release(entry, session, live, "lost")
+    cgroup.remove(run_dir)
     return True
 
 
-def _end_orphans(run_dir: str, grace: float, clock: Clock) -> bool:
-    """TERM, the session's grace, KILL to every process of that session; False while one is left."""
-    begun = clock.monotonic()
-    number = signal.SIGTERM
-    while left := proc.marked(run_dir):
-        waited = clock.monotonic() - begun
-        if waited > grace + 5:
-            return False
-        if waited > grace:
-            number = signal.SIGKILL
-        for pid in left:
-            if (start := proc.start_time(pid)) is not None:
-                proc.send(pid, start, number)
-        clock.sleep(0.05)
-    return True
+def _shim_of(run_dir: str, live: Live) -> tuple[int, int, str] | None:
+    """Which process the shim is, claim or no claim: by the log, or as it was launched; None where nobody says."""
+    pid, start, boot = live["shim_pid"], live["shim_start"], live["boot"]
+    if pid is not None and start is not None and boot is not None:
+        return pid, start, boot
+    with contextlib.suppress(rundir.RunDirError):
+        if (launched := rundir.read_launched(run_dir)) is not None:
+            return launched["pid"], launched["start"], launched["boot"]
+    return None
+
+
+def _hold(lock_dir: str, keys: Iterable[str]) -> locks.Held | None:
+    """All keys of a session whose processes are gone, or None. Missing lock files are made anew, if nobody has the old
+    ones open."""
+    with contextlib.suppress(locks.LockRefused):
+        return locks.try_hold(lock_dir, keys)
+    paths = [locks.path_of(lock_dir, key) for key in keys]
+    if any(not os.path.exists(path) and locks.holder_of_deleted(path) is not None for path in paths):
+        return None
+    for key in keys:
+        locks.create(lock_dir, key)
+    with contextlib.suppress(locks.LockRefused):
+        return locks.try_hold(lock_dir, keys)
+    return None
+
+
+def _end_orphans(journal: Journal, orphans: Orphans, clock: Clock) -> None:
+    """One TERM to every process of these sessions, KILL after their grace, until none is left or the time is up."""
+    with journal.transaction() as entry:
+        for session in orphans:
+            live = entry.state.sessions["live"].get(session)
+            if live is not None and live["status"] == "started" and live["stopping"] is None:
+                _append(entry, session, live, SessionStopping(by=ACTOR, why="orphaned"))
+    begun, told = clock.monotonic(), set[tuple[int, int]]()
+    patience = max(orphan.grace for orphan in orphans.values()) + KILL_SECONDS
+    left = True
+    while left and (waited := clock.monotonic() - begun) <= patience:
+        left = False
+        for orphan in orphans.values():
+            number = signal.SIGKILL if waited > orphan.grace else signal.SIGTERM
+            for pid in proc.marked(orphan.run_dir):
+                left, start = True, proc.start_time(pid)
+                # A second TERM in a row makes some programs give up their clean-up.
+                if start is not None and (number == signal.SIGKILL or (pid, start) not in told):
+                    proc.send(pid, start, number)
+                    told.add((pid, start))
+        if left:
+            clock.sleep(0.05)
 
 
 def _intervals(lock_dir: str, keys: Iterable[str], token: int) -> dict[str, Interval]:

@@ -20,6 +20,7 @@ from events.envelope import to_micros
 from events.lifecycle import SESSION_ENDS
 from events.store import EventLog, Filter
 from loop.journal import Journal
+from loop.sessions import cgroup
 
 ACTOR = "retention"
 EVERY = 3600.0  # seconds between two sweeps of the passes
@@ -102,6 +103,7 @@ def sweep(journal: Journal, state_dir: Path, clock: Clock, *, age: float, size: 
     if seen.due:
         removed.mkdir(mode=0o700, exist_ok=True)
     for each in seen.due:
+        cgroup.remove(str(state_dir / "runs" / each.output.session))  # where its shim died just before it came to that
         os.rename(state_dir / "runs" / each.output.session, removed / each.output.session)
     _delete(removed)
     return seen.due

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from collections.abc import Mapping
 from typing import Literal, Required, TypedDict, cast
 
@@ -300,12 +301,9 @@ def append_note(run_dir: str, note: Note) -> None:
 
 
 def read_notes(run_dir: str) -> list[Note]:
-    """All notes, oldest first; a line cut short by a crash is left out."""
-    try:
-        with open(os.path.join(run_dir, "notes.jsonl"), "rb") as file:
-            lines = file.read(MAX_JSON).split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []
+    """All notes, oldest first; a line cut short by a crash is left out. Raises RunDirError for what is no file."""
+    data = _bytes(os.path.join(run_dir, "notes.jsonl"))
+    lines = [] if data is None else data.split(b"\n")[:-1]
     notes: list[Note] = []
     for line in lines:
         try:
@@ -319,7 +317,7 @@ def read_notes(run_dir: str) -> list[Note]:
 
 # -------------------------------------------------------------------------------------------------- plumbing
 
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO, perhaps
 
 
 def make_directory(path: str) -> None:
@@ -368,12 +366,31 @@ def remove(path: str) -> None:
             raise
 
 
+def _bytes(path: str) -> bytes | None:
+    """What a plain file begins with, MAX_JSON bytes and one; None if there is none. Waits for no FIFO's writer."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            raise
+        raise RunDirError(f"{path} is no file") from None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise RunDirError(f"{path} is no file")
+        data = b""
+        while len(data) <= MAX_JSON and (more := os.read(fd, MAX_JSON + 1 - len(data))):
+            data += more
+        return data
+    finally:
+        os.close(fd)
+
+
 def _read(run_dir: str, name: str, schema: str, keys: frozenset[str]) -> dict[str, object] | None:
     path = os.path.join(run_dir, name)
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_JSON + 1)
-    except FileNotFoundError:
+    data = _bytes(path)
+    if data is None:
         return None
     if len(data) > MAX_JSON:
         raise RunDirError(f"{path} has more than {MAX_JSON} bytes")

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Literal, Unpack
 
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from loop.sessions import locks, proc, rundir, stopfile
+from loop.sessions import cgroup, locks, proc, rundir, stopfile
 from loop.sessions.faultpoint import faultpoint
 from loop.sessions.handshake import Listener
 from loop.sessions.output import BoundedLog
@@ -53,6 +53,7 @@ class Shim:
         self.env = {**env, **spec["loop_env"]}
         self.outputs: list[BoundedLog] = []
         self.listener: Listener | None = None
+        self.group = cgroup.create(run_dir)
         self.held: locks.Held | None = None
         self.signalled = False
         self.obeyed: rundir.Stop | None = None
@@ -128,7 +129,7 @@ class Shim:
                 self.outputs.append(BoundedLog(os.path.join(self.run_dir, name)))
             out, err = self.outputs
             began = proc.monotonic()
-            pid = proc.spawn(spec["argv"], spec["cwd"], self.env, out.fd, err.fd)
+            pid = proc.spawn(spec["argv"], spec["cwd"], self.env, out.fd, err.fd, group=self.group)
         except proc.SpawnError as error:
             raise Refused("spawn", error.code, str(error)) from None
         except OSError as error:
@@ -188,6 +189,7 @@ class Shim:
         faultpoint("shim.ended")
         if self.listener is not None:
             tolerate("closing control.sock", self.listener.close)
+        cgroup.remove(self.run_dir)
         tolerate("the end command", self.spawn_end)
         faultpoint("shim.succeeded")
 
@@ -217,7 +219,9 @@ class Shim:
         if not argv:
             return
         try:
-            log_fd = os.open(os.path.join(self.run_dir, "end.log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            # A FIFO of that name has nobody to wait for.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            log_fd = os.open(os.path.join(self.run_dir, "end.log"), flags, 0o600)
         except OSError as error:
             log(f"the end command runs without a log: {error}")
             log_fd = os.open("/dev/null", os.O_WRONLY)
@@ -232,7 +236,7 @@ class Shim:
         """Run a hook to its end, bounded like the session. Raises SpawnError."""
         output = BoundedLog(os.path.join(self.run_dir, name))
         try:
-            pid = proc.spawn(argv, self.spec["hook_cwd"], env, output.fd, output.fd)
+            pid = proc.spawn(argv, self.spec["hook_cwd"], env, output.fd, output.fd, group=self.group)
             ended = self.watch(pid, proc.monotonic(), [output], is_worker=False)
             proc.reap()
             return ended

@@ -248,6 +248,11 @@ def test_files_open_to_others_are_closed_by_fix(home: Home, capsys: pytest.Captu
     assert (home.state.stat().st_mode & 0o777, home.db.stat().st_mode & 0o777) == (0o700, 0o600)
 
 
+def test_a_stop_file_made_by_touch_is_no_fault_of_rights(home: Home) -> None:
+    (home.state / "STOP").touch(0o644)
+    assert checks_of(home)["permissions"].level == "ok"
+
+
 def test_what_cannot_be_mended_is_said(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse() -> str:
         raise PermissionError(1, "not permitted", "/x")

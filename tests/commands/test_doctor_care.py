@@ -21,7 +21,7 @@ from loop.doctor import state_directory
 from loop.doctor.check import Check
 from loop.home import Home, at
 from loop.sessions import proc
-from tests.e2e.e2e_project import Project, kill, wait_until
+from tests.e2e.e2e_project import Project, wait_until
 
 ENVIRON = {"PATH": os.environ["PATH"]}
 DAY = 86_400_000_000
@@ -44,8 +44,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     directory.mkdir()
     made = Project(directory)
     yield made
-    for pid in [*proc.of_runs(str(made.db.parent / "runs")), *made.helpers()]:
-        kill(pid)
+    made.end()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from loop.home import at
 from loop.passes import Fire
 from loop.sessions import proc, rundir
 from projections import snapshots
-from tests.e2e.e2e_project import LOOP, ROOT, Project, kill, wait_until
+from tests.e2e.e2e_project import LOOP, ROOT, Project, wait_until
 
 CALL = re.compile(r'\bfaultpoint\("([^"]*)"\)')
 POINTS = sorted(name for path in sorted((ROOT / "loop").rglob("*.py")) for name in CALL.findall(path.read_text()))
@@ -55,8 +55,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     made.configure(*CATEGORIES, slots=2, category=again, env={"SAY": '{"outcome": "noop"}'})
     made.agent.write_text(AGENT)
     yield made
-    for pid in [*proc.of_runs(str(made.db.parent / "runs")), *made.helpers()]:
-        kill(pid)
+    made.end()
 
 
 def tick(project: Project, point: str) -> bool:

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e_project import Project, kill
-
-from loop.sessions import proc
+from e2e_project import Project
 
 
 @pytest.fixture
@@ -17,8 +15,4 @@ def project(tmp_path: Path) -> Iterator[Project]:
     directory.mkdir()
     made = Project(directory)
     yield made
-    for run_dir in made.run_dirs():
-        for pid in proc.marked(str(run_dir)):
-            kill(pid)
-    for pid in made.helpers():
-        kill(pid)
+    made.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loop.sessions import proc
+from loop.sessions import cgroup, proc
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOP = [sys.executable, str(ROOT / "cli.py")]
@@ -137,6 +138,17 @@ class Project:
             busy = self.status()["sessions"]["live"] or self.helpers()
             calm = 0 if busy else calm + 1
         return self.status()
+
+    def end(self) -> None:
+        """Leave nothing of it behind: no process, no control group."""
+        run_dirs = self.run_dirs()
+        marked = [pid for run_dir in run_dirs for pid in proc.marked(str(run_dir))]
+        for pid in [*self.helpers(), *proc.of_runs(str(self.db.parent / "runs")), *marked]:
+            kill(pid)
+        for run_dir in run_dirs:
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda run_dir=run_dir: not cgroup.members(str(run_dir)), seconds=2)
+            cgroup.remove(str(run_dir))
 
     def helpers(self) -> list[int]:
         """Shims and end passes of this project that still run."""

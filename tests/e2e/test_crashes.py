@@ -169,7 +169,10 @@ def test_as_long_as_somebody_listens_on_its_socket_a_session_is_alive_and_nobody
     project.settle()
 
 
-def test_run_adopts_what_lives_and_leaves_it_alone_when_it_stops(project: Project) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_run_adopts_what_lives_and_leaves_it_alone_when_it_stops(project: Project, number: signal.Signals) -> None:
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("ignored here, as by nohup, and so by the controller")
     project.configure("code", slots=1, env={"NAP": "60"}).loop("tick")
     wait_until(lambda: project.starts())
     controller = project.spawn("run")
@@ -178,7 +181,7 @@ def test_run_adopts_what_lives_and_leaves_it_alone_when_it_stops(project: Projec
         second = project.loop("run", code=6)
         assert "another loop run" in second.stderr
     finally:
-        controller.send_signal(signal.SIGTERM)
+        controller.send_signal(number)
         assert controller.wait(timeout=15) == 0
     assert [event["type"] for event in project.events("controller.*")] == ["controller.started", "controller.stopped"]
     assert len(project.status()["sessions"]["live"]) == 1

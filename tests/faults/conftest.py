@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from histories import history
 
-from loop.sessions import proc
 from tests.audit.stores import Rows, records
-from tests.e2e.e2e_project import Project, kill
+from tests.e2e.e2e_project import Project
 
 
 @pytest.fixture(scope="session")
@@ -25,5 +24,4 @@ def project(tmp_path: Path) -> Iterator[Project]:
     directory.mkdir()
     made = Project(directory)
     yield made
-    for pid in [*proc.of_runs(str(made.db.parent / "runs")), *made.helpers()]:
-        kill(pid)
+    made.end()

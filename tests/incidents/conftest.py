@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loop.sessions import proc
-from tests.e2e.e2e_project import Project, kill
+from tests.e2e.e2e_project import Project
 
 
 @pytest.fixture
@@ -17,5 +16,4 @@ def project(tmp_path: Path) -> Iterator[Project]:
     directory.mkdir()
     made = Project(directory)
     yield made
-    for pid in [*proc.of_runs(str(made.db.parent / "runs")), *made.helpers()]:
-        kill(pid)
+    made.end()

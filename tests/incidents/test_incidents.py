@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -262,6 +263,24 @@ def test_08_a_laptop_that_sleeps_through_three_fires_makes_good_by_one(project: 
     (suspended,) = project.events("host.suspended")
     assert suspended["data"]["seconds"] == pytest.approx(105 * 60, abs=5)
     assert project.events("clock.stepped") == []
+
+
+def test_08_and_by_the_kernels_own_clocks_it_is_a_suspension_that_ends_no_session(project: Project) -> None:
+    """In a time namespace whose boot time is 105 minutes ahead, as after a night; awake time and the wall are not."""
+    night = ["unshare", "--time", "--boottime", "6300", "--fork"]
+    if not shutil.which("unshare") or subprocess.run([*night, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no time namespace can be made here")
+    project.configure("code", slots=1, category=AGAIN + '\ntimeout = "100m"', env={"NAP": "60"}).loop("tick")
+    wait_until(lambda: project.starts())
+    before = live(project)
+    subprocess.run([*night, *LOOP, "tick"], cwd=project.directory, check=True, capture_output=True, timeout=60)
+    (suspended,) = project.events("host.suspended")
+    assert suspended["data"]["seconds"] == pytest.approx(6300, abs=2)
+    # Start times read otherwise there: the shim is not who it was by /proc, and says itself that it is.
+    assert [(each["id"], each["pid"]) for each in live(project)] == [(each["id"], each["pid"]) for each in before]
+    assert project.events("session.stopping", "session.lost", "session.ended") == []
+    project.loop("stop", "--kill")
+    project.settle()
 
 
 def test_09_a_dry_run_beside_a_dead_claim_changes_no_byte_and_signals_nobody(project: Project) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from loop.sessions import locks, proc, rundir, start
+from loop.sessions import cgroup, locks, proc, rundir, start
 
 SHELL = ["/bin/sh", "-c"]
 
@@ -176,6 +176,8 @@ def house(tmp_path: Path) -> Iterator[House]:
         left += session.marked()
     for pid in left:
         os.kill(pid, signal.SIGKILL)
+    for session in found.sessions:
+        cgroup.remove(str(session.dir))  # of a shim that the test has killed
     assert not left, "the test left processes behind"
 
 

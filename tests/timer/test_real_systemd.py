@@ -75,7 +75,7 @@ def test_a_real_systemd_fires_and_its_sessions_outlive_the_service(tmp_path: Pat
     project = tmp_path / "50% of $HOME"
     project.mkdir()
     for name, script in (
-        ("agent.sh", "exec sleep 42"),
+        ("agent.sh", "exec sleep 420"),
         ("selector.sh", """echo '{"selected": {"category": "code"}}'"""),
     ):
         (project / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -124,7 +124,7 @@ def test_a_real_systemd_fires_and_its_sessions_outlive_the_service(tmp_path: Pat
 def _sweep() -> None:
     """Take away the cgroups that a systemd of a namespace leaves behind, which are empty by now."""
     for hierarchy in Path("/sys/fs/cgroup").glob("*"):
-        inner = (hierarchy / "app.slice").glob("*/")
-        for place in (*inner, hierarchy / "app.slice", hierarchy / "init.scope"):
-            with contextlib.suppress(OSError):  # others' are not empty, and stay
-                place.rmdir()
+        for top in (hierarchy / "app.slice", hierarchy / "init.scope"):
+            for place, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):  # others' are not empty, and stay
+                    os.rmdir(place)

@@ -21,7 +21,7 @@ import pytest
 
 from loop import __version__
 from loop.sessions import proc, rundir
-from tests.e2e.e2e_project import LOOP, Project, kill
+from tests.e2e.e2e_project import LOOP, Project
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "rundirs"
 RELEASES = sorted(path.name for path in FIXTURES.iterdir())
@@ -86,8 +86,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Upgraded
     directory.mkdir()
     made = Upgraded(directory, request.param)
     yield made
-    for pid in [*proc.of_runs(str(made.db.parent / "runs")), *made.helpers()]:
-        kill(pid)
+    made.end()
 
 
 def test_every_session_left_in_mid_flight_comes_to_its_end(project: Upgraded) -> None:
