@@ -63,7 +63,7 @@ def _programs(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str,
 
     for name, category in config.categories.items():
         settings = config.session_of(name)
-        hooks = {"gate": category.gate, "before": settings.before, "after": settings.after}
+        hooks = {"gate": category.gate, "before": settings.before, "after": settings.after, "grader": settings.grader}
         cwd = _fixed(settings.cwd)
         for backend in config.backends_of(name):
             env = dict(environ)

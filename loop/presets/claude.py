@@ -73,4 +73,6 @@ PRESET = Preset(
     prompt=("--", "{prompt}"),
     parse=parse,
     env={"DISABLE_AUTOUPDATER": "1"},
+    resume=("--resume={resume}",),
+    login=("auth", "status"),
 )  # fmt: skip

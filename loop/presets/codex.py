@@ -90,4 +90,6 @@ PRESET = Preset(
     prompt=("--", "{prompt}"),
     parse=parse,
     limit_patterns=LIMITS,
+    resume=("resume", "{resume}"),
+    login=("login", "status"),
 )  # fmt: skip

@@ -178,7 +178,7 @@ def _bury(journal: Journal, state_dir: Path, files: ingest.Files, clock: Clock) 
             ends = ingest.end_events(files, files.exit, intervals)
         else:
             why = "shim_died" if files.claim and files.claim["boot"] == proc.boot_id() else "reboot"
-            ends = [SessionLost(why=why, held=intervals)]
+            ends = [SessionLost(why=why, resume_token=ingest.conversation_of(files, clock.now()), held=intervals)]
         faultpoint("bury.held")
         _close_witness(held, lock_dir, spec["keys"], spec["token"], session)
         faultpoint("bury.closed")
