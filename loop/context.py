@@ -13,7 +13,7 @@ from events.store import EventLog, Filter
 from loop.config import Config
 from loop.passes import Decided, Grant
 from loop.text import visible
-from loop.words import BACKENDS, RULES
+from loop.words import BACKEND_WORDS, RULES
 from projections.view import Entry
 
 SESSIONS = 5  # of the category, that a context tells of
@@ -45,7 +45,7 @@ def context_of(log: EventLog, config: Config, decided: Decided, grant: Grant) ->
             "trigger": grant.trigger,
             "position": decided.position,
         },
-        "backend": {"name": choice.backend, "why": word, "text": BACKENDS.get(word)},
+        "backend": {"name": choice.backend, "why": word, "text": BACKEND_WORDS.get(word or "")},
         "chain": choice.chain,
         "follows": choice.parent,
         "resumes": None if grant.resumes is None else grant.resumes["session"],
