@@ -13,7 +13,7 @@ import pytest
 from loop.sessions.outcome import commits_with_trailer
 
 ROOT = Path(__file__).resolve().parents[2]
-IDENTITY = {name: "t@example.invalid" for name in ("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL", "EMAIL")} | {
+IDENTITY = dict.fromkeys(("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL", "EMAIL"), "t@example.invalid") | {
     "GIT_AUTHOR_NAME": "T", "GIT_COMMITTER_NAME": "T", "GIT_CONFIG_GLOBAL": "/dev/null",
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A conversation that was cut off is gone on with by the agent's own name for it, twice at most, and then begun anew."""
+"""A conversation that was cut off is gone on with by the agent's name for it, twice at most, and then begun anew."""
 
 from __future__ import annotations
 
