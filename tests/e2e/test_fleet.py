@@ -7,6 +7,7 @@ are what it says they are.
 from __future__ import annotations
 
 import heapq
+import itertools
 import json
 import subprocess
 import sys
@@ -201,8 +202,8 @@ def test_nothing_starts_in_a_pool_that_is_closed_and_one_probe_opens_it_for_all(
 
 def test_sixteen_of_eighteen_are_shown_while_two_pools_are_closed(fleet: Fleet) -> None:
     closed = max(of_pool(fleet, "backend.limited", pool)[-1].position for pool in ("solo", "spare"))
-    first_probe = min(event.cause for event in fleet.events("backend.probed"))  # its request
-    places = range(closed, first_probe)
+    reset = to_text(min(fleet.closed[pool][1] for pool in ("solo", "spare")))
+    places = range(closed, max(event.position for event in fleet.log.select(Filter(until=reset)) if event.at < reset))
     assert len(places) > 50
     for position in (places[0], places[len(places) // 2], places[-1]):
         shown = fleet.loop("status", "--at", str(position))["backends"]
@@ -229,7 +230,7 @@ def test_no_category_is_starved_by_it(fleet: Fleet) -> None:
     assert {event.category for event in during} == set(TARGETS)
     for category in set(TARGETS) - {"code"}:  # which has spent its budget at last
         times = [to_micros(event.at) for event in during if event.category == category]
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
         assert max(gaps) <= 60 * MINUTE, f"{category} waited for more than two fires"
     refused = {event.category for event in fleet.events("session.ended") if content(event)["outcome"] == "limited"}
     assert refused, "some category met a refusal"
