@@ -20,6 +20,7 @@ from events.store import Filter
 from loop.command import CommandResult, run_bounded
 from loop.journal import Journal
 from loop.sessions import rundir
+from loop.sessions.faultpoint import faultpoint
 from loop.text import visible
 
 ACTOR = "grader"
@@ -57,6 +58,7 @@ def grade(journal: Journal, spec: rundir.Spec, environ: Mapping[str, str], env: 
             stdin=json.dumps(about).encode(),
             extra_env=spec["loop_env"],
         )
+        faultpoint("grader.asked")
         with journal.transaction() as entry:
             said = {"actor": ACTOR, "tick": spec["tick"], "session": session, "category": spec["category"]}
             entry.append(answer(result), cause=about["position"], **said)
