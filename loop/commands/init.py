@@ -121,8 +121,10 @@ def found(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 def named(agents: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
     """Those that were asked for by name, each once. Raises UsageError for one that is not known or not installed."""
-    if list(agents) == [NO_AGENT]:
+    if set(agents) == {NO_AGENT}:
         return ()
+    if NO_AGENT in agents:
+        raise UsageError(f"--agent {NO_AGENT} excludes others", "keep one of them")
     here = found(environ)
     for agent in agents:
         if agent not in AGENTS:
