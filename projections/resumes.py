@@ -25,7 +25,7 @@ class CutOff(TypedDict):
 
 
 class Resumes(TypedDict):
-    open: dict[str, list[Any]]  # live session -> [category, task, backend, tries]
+    open: dict[str, list[Any]]  # live session -> [category, task, backend, tries, what its request took the place of]
     cut_off: list[CutOff]
 
 
@@ -35,13 +35,14 @@ def initial() -> Resumes:
 
 def requested(state: Resumes, event: Event) -> None:
     category, task, resumes = event.category or "", event.data["task"], event.data["resumes"]
-    tries = 0
+    tries, taken = 0, None
     for item in list(state["cut_off"]):
         if item["session"] == resumes:
             tries = item["tries"] + 1
         if item["session"] == resumes or (item["category"], item["task"]) == (category, task):
             state["cut_off"].remove(item)
-    state["open"][event.session or ""] = [category, task, event.data["backend"], tries]
+            taken = item
+    state["open"][event.session or ""] = [category, task, event.data["backend"], tries, taken]
 
 
 def ended(state: Resumes, event: Event) -> None:
@@ -53,14 +54,17 @@ def lost(state: Resumes, event: Event) -> None:
 
 
 def spawn_failed(state: Resumes, event: Event) -> None:
-    _end(state, event, None)
+    """No agent ever ran: what it took the place of is as it was."""
+    *_, taken = state["open"].pop(event.session or "", [None])
+    if taken is not None:
+        keep_recent(state["cut_off"], taken, KEPT)
 
 
 def _end(state: Resumes, event: Event, token: str | None) -> None:
     opened = state["open"].pop(event.session or "", None)
     if opened is None or token is None:
         return
-    category, task, backend, tries = opened
+    category, task, backend, tries, _ = opened
     item = CutOff(
         session=event.session or "", category=category, task=task, backend=backend, token=token, at=event.at,
         tries=tries,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from given import Story, configured, given, over, running
+from given import Story, configured, failed, given, granted, over, running
 
 from projections.resumes import KEPT, CutOff
 
@@ -35,6 +35,13 @@ def test_the_next_of_its_category_and_task_takes_its_place_and_counts_if_it_goes
     assert [(item["session"], item["tries"]) for item in kept(story)] == [("s2", 0), ("s3", 1)]
     story.happens(running("s4"), over("s4", **REFUSED))
     assert [(item["session"], item["tries"]) for item in kept(story)][-1] == ("s4", 0), "it began anew"
+
+
+def test_a_session_that_never_ran_took_nothing_away() -> None:
+    story = given(configured(), running("s1"), over("s1", **REFUSED), granted("s2", resumes="s1"))
+    assert kept(story) == []
+    story.happens(failed("s2"))
+    assert [(item["session"], item["tries"]) for item in kept(story)] == [("s1", 0)]
 
 
 def test_only_so_many_are_kept() -> None:
