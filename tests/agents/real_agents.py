@@ -234,7 +234,7 @@ def test_an_overload_is_limited(bench: Bench) -> None:
     assert (ended["outcome"], ended["reason"]) == ("limited", reasons[bench.agent])
 
 
-def test_a_request_that_is_rejected_is_a_failure(bench: Bench) -> None:
+def test_a_rejected_request_is_a_failure(bench: Bench) -> None:
     ended = bench.session(refuse(400, "invalid_request_error", "the request makes no sense"))
     told = {"claude": ("failed", "api_error"), "codex": ("failed", "turn_failed"), "gptme": ("failed", "exit_code")}
     assert (ended["outcome"], ended["reason"]) == told[bench.agent]

@@ -41,6 +41,7 @@ CASES = [
     Case("claude-a_rate_limit", 1, "limited", "rate_limit", (0, 0, 0), 0, limited=True, resets=True),
     Case("claude-a_rate_limit_without_reset", 1, "limited", "rate_limit", (0, 0, 0), 0, limited=True),
     Case("claude-an_overload", 1, "limited", "overloaded", (0, 0, 0), 0, limited=True),
+    Case("claude-a_rejected_request", 1, "failed", "api_error", (0, 0, 0), 0),
     Case("claude-a_hang", None, "timed_out", "timeout", None, killed=True),
     Case("codex-productive", 0, "unproven", "no_evidence", (200, 14, 80)),
     Case("codex-an_answer", 0, "unproven", "no_evidence", (100, 7, 40)),
@@ -49,6 +50,7 @@ CASES = [
     Case("codex-a_rate_limit_without_reset", 1, "limited", "rate_limit", None, limited=True),
     Case("codex-an_overload", 1, "limited", "rate_limit", None, limited=True),
     Case("codex-a_cut_connection", 1, "failed", "turn_failed", None),
+    Case("codex-a_rejected_request", 1, "failed", "turn_failed", None),
     Case("codex-a_hang", None, "timed_out", "timeout", None, killed=True),
     Case("codex-a_wait_for_quota", None, "timed_out", "timeout", None, killed=True, limited=True),
     Case("gptme-productive", 0, "unproven", "no_evidence", (200, 14, 80), 1410),
@@ -57,6 +59,7 @@ CASES = [
     Case("gptme-a_rate_limit", 75, "limited", "exit_codes", None, limited=True),
     Case("gptme-an_overload", 1, "limited", "limit_pattern", None, limited=True),
     Case("gptme-a_cut_connection", 0, "unproven", "no_evidence", None),
+    Case("gptme-a_rejected_request", 1, "failed", "exit_code", None),
     Case("gptme-a_hang", None, "timed_out", "timeout", None, killed=True),
 ]
 
