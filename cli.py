@@ -106,6 +106,8 @@ config_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(config_app, name="config", rich_help_panel=SETUP, help="Check or show the effective config.")
 timer_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(timer_app, name="timer", rich_help_panel=SETUP, help="Have systemd fire: its units.")
+hook_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(hook_app, name="hook", rich_help_panel=SETUP, help="The git hook for evidence = \"git\".")
 backends_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
 app.add_typer(backends_app, name="backends", rich_help_panel=DAILY)
 
@@ -657,10 +659,13 @@ def init(
         str | None,
         typer.Option("--selector", metavar="CMD", help="Run it once and write the categories that it names."),
     ] = None,
+    agent: Annotated[
+        list[str] | None, typer.Option("--agent", help="Only this agent, of those that are installed; again; or none.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace loop.toml; a backup is kept.")] = False,
     json: Json = False,
 ) -> None:
-    """Write a commented loop.toml and an empty store here.
+    """Write a commented loop.toml for the agents that are installed, and an empty store, here.
 
     Example: loop init --selector "./cascade-selector.py --json"
     """
@@ -668,7 +673,7 @@ def init(
 
     directory = places["directory"] or Path.cwd()
     command = None if selector is None else shlex.split(selector)
-    raise typer.Exit(run(directory, selector=command, force=force, as_json=json))
+    raise typer.Exit(run(directory, selector=command, force=force, as_json=json, agents=agent))
 
 
 @config_app.command("check")
@@ -733,6 +738,42 @@ def timer_remove(json: Json = False) -> None:
     from loop.commands.timer import remove as run
 
     raise typer.Exit(run(home(), os.environ, as_json=json))
+
+
+Repository = Annotated[Path | None, typer.Argument(metavar="[DIR]", help="A directory of the repository.")]
+
+
+def _hook(action: Any, directory: Path | None, json: bool) -> int:
+    from loop.commands.hook import run
+
+    return run(action, directory or places["directory"] or Path.cwd(), os.environ, as_json=json)
+
+
+@hook_app.command("install")
+def hook_install(directory: Repository = None, json: Json = False) -> None:
+    """Have git add the trailer `Loop-Session` to the commits of sessions; those of others stay as they are.
+
+    Example: loop hook install ~/work/repo
+    """
+    raise typer.Exit(_hook("install", directory, json))
+
+
+@hook_app.command("show")
+def hook_show(directory: Repository = None, json: Json = False) -> None:
+    """Whether the hook is there, and its text, for who has one of that name already.
+
+    Example: loop hook show
+    """
+    raise typer.Exit(_hook("show", directory, json))
+
+
+@hook_app.command("remove")
+def hook_remove(directory: Repository = None, json: Json = False) -> None:
+    """Take the hook away again.
+
+    Example: loop hook remove
+    """
+    raise typer.Exit(_hook("remove", directory, json))
 
 
 @app.command(rich_help_panel=SETUP)

@@ -445,9 +445,13 @@ class Interval(_Part):
 
 
 class SessionRequested(Payload):
-    """A grant; its position is the session's fencing token. `deadline` is an ISO time, `timeout` seconds."""
+    """A grant; its position is the session's fencing token. `deadline` is an ISO time, `timeout` seconds.
+
+    `resumes` is the session whose conversation it goes on with, by the agent's own name for that.
+    """
 
     type = "session.requested"
+    version = 2
     task: str
     backend: str
     pool: str
@@ -458,6 +462,7 @@ class SessionRequested(Payload):
     trigger: Trigger
     timeout: float
     deadline: str
+    resumes: str | None = None
     argv: PrivateList
     cwd: PrivateText
 
@@ -504,9 +509,13 @@ class Evidence(_Part):
 
 
 class SessionEnded(Payload):
-    """The end of a worker. `proved` says whether the outcome may earn a respawn; `seconds` is awake time."""
+    """The end of a worker. `proved` says whether the outcome may earn a respawn; `seconds` is awake time.
+
+    `to_grade`: a grader is asked now, and `session.graded` or `session.ungraded` will say what it answered.
+    """
 
     type = "session.ended"
+    version = 2
     outcome: Outcome
     reason: str | None = None
     exit_code: int | None = None
@@ -524,22 +533,36 @@ class SessionEnded(Payload):
     max_rss_kb: int | None = None
     output_bytes: int | None = None
     stragglers: int = 0
+    to_grade: bool = False
     held: dict[str, Interval] = {}
     summary: PrivateText
     text: PrivateText
 
 
 class SessionLost(Payload):
-    """Nobody knows how it ended: the shim died, or the machine did."""
+    """Nobody knows how it ended: the shim died, or the machine did. `resume_token` is the agent's own name for it."""
 
     type = "session.lost"
+    version = 2
     why: str
+    resume_token: str | None = None
     held: dict[str, Interval] = {}
 
 
 class SessionGraded(Payload):
+    """A grade (0..1) given afterwards; it counts in place of the one that the session claimed."""
+
     type = "session.graded"
     grade: float
+    source: str
+    text: PrivateText
+
+
+class SessionUngraded(Payload):
+    """A grader gave no grade: `code` says why. What the session claimed still counts."""
+
+    type = "session.ungraded"
+    code: str
     source: str
     text: PrivateText
 
@@ -675,6 +698,7 @@ EVENTS: tuple[type[Payload], ...] = (
     SessionEnded,
     SessionLost,
     SessionGraded,
+    SessionUngraded,
     BackendLimited,
     BackendProbed,
     BackendRestored,

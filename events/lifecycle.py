@@ -28,6 +28,7 @@ SESSION: Table = {
     ("started", "session.ended"): "ended",
     ("started", "session.lost"): "lost",
     ("ended", "session.graded"): "ended",
+    ("ended", "session.ungraded"): "ended",
 }
 
 LOCK: Table = {

@@ -69,6 +69,21 @@ def _no_empty_lanes(data: Json) -> Json:
     return {**data, "empty": []}
 
 
+def _no_resume(data: Json) -> Json:
+    """Before sessions were resumed."""
+    return {**data, "resumes": None}
+
+
+def _no_grader(data: Json) -> Json:
+    """Before graders."""
+    return {**data, "to_grade": False}
+
+
+def _no_token(data: Json) -> Json:
+    """Before a lost session could be resumed."""
+    return {**data, "resume_token": None}
+
+
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
     ("loop.configured", 1): _no_rungs,
     ("loop.configured", 2): _no_budgets,
@@ -78,6 +93,9 @@ UPCASTERS: dict[tuple[str, int], Upcaster] = {
     ("fanout.decided", 1): _without_ledger,
     ("fanout.decided", 2): _no_backends_considered,
     ("lock.acquired", 1): _no_observation,
+    ("session.requested", 1): _no_resume,
+    ("session.ended", 1): _no_grader,
+    ("session.lost", 1): _no_token,
     ("loop.frozen", 1): _no_rule,
     ("notice.sent", 1): _no_subject,
     ("notice.failed", 1): _no_subject,

@@ -22,7 +22,7 @@ from typing import IO, Literal
 
 from events.errors import ConfigError
 
-PLACEHOLDERS = frozenset({"category", "task", "session", "backend", "prompt", "run_dir"})
+PLACEHOLDERS = frozenset({"category", "task", "session", "backend", "prompt", "run_dir", "resume"})
 STDERR_LIMIT = 16 * 1024  # bytes kept of stderr: the last ones, where errors are
 POLL = 0.02  # seconds between looks at the process while its pipes are open
 DRAIN = 1.0  # seconds to read what an ended command left in its pipes; a child of it may write on for ever

@@ -159,6 +159,16 @@ class RespawnSection(Section):
     min_grade: Share = 0.65
 
 
+class ResumeSection(Section):
+    """`[resume]`: how often in a row one conversation is gone on with after it was cut off, and for how long it can be;
+
+    `limit` 0 turns it off.
+    """
+
+    limit: Annotated[int, Field(ge=0, le=MOST)] = 2
+    max_age: PositiveSeconds = 7 * 86_400
+
+
 class HostSection(Section):
     """`[host]`: bounds on the machine; None: not measured."""
 
@@ -185,6 +195,8 @@ class SessionSection(Section):
     env_file: PathText | None = None
     before: SessionArgv | None = None
     after: SessionArgv | None = None
+    grader: SessionArgv | None = None
+    grader_timeout: PositiveSeconds = 60
 
 
 class CategorySection(Section):
@@ -213,6 +225,8 @@ class CategorySection(Section):
     env_file: PathText | None = None
     before: SessionArgv | None = None
     after: SessionArgv | None = None
+    grader: SessionArgv | None = None
+    grader_timeout: PositiveSeconds | None = None
     max_runs_per_day: Count | None = None
     max_tokens_per_day: Tokens | None = None
     max_cost_per_day: Money | None = None
@@ -229,6 +243,7 @@ class BackendSection(Section):
     """`[backends.NAME]`: a way to run an agent. `pool` None means a pool of its own, by the backend's name.
 
     `preset` gives whatever the table itself leaves out (`loop.config_presets`); a section of a Config has it filled in.
+    `resume_command` goes on with the conversation `{resume}`; `login` asks the agent whether somebody is logged in.
     """
 
     pool: Name | None = None
@@ -239,6 +254,8 @@ class BackendSection(Section):
     limit_patterns: Patterns = ()
     evidence: Literal["exit"] | None = None
     parser: Name | None = None
+    resume_command: SessionArgv | None = None
+    login: Words = ()
     env: Env = Field(default_factory=dict)
     concurrency: Count | None = None
     max_runs_per_day: Count | None = None
@@ -271,6 +288,8 @@ class SessionSettings:
     env_file: Path | None
     before: tuple[str, ...] | None
     after: tuple[str, ...] | None
+    grader: tuple[str, ...] | None
+    grader_timeout: float
     cwd: str
 
 
@@ -288,6 +307,7 @@ class Config:
     categories: Mapping[str, CategorySection]
     backends: Mapping[str, BackendSection]
     retention: RetentionSection = field(default_factory=RetentionSection)
+    resume: ResumeSection = field(default_factory=ResumeSection)
     pools: Mapping[str, PoolSection] = field(default_factory=dict)
     source: str | None = None
 
@@ -313,6 +333,10 @@ class Config:
         command = self.categories[category].command or self.backends[backend].command
         assert command is not None, f"{category} on {backend} has no command; reading the config checks that"
         return command
+
+    def resume_command_of(self, category: str, backend: str) -> tuple[str, ...] | None:
+        """The argv template that goes on with a conversation; None where none can be."""
+        return None if self._runs_own(category) else self.backends[backend].resume_command
 
     def _runs_own(self, category: str) -> bool:
         """Whether sessions of a category are no run of their backend's agent."""
@@ -350,6 +374,8 @@ class Config:
             env_file=None if env_file is None else resolved(self.directory, env_file),
             before=own.before or base.before,
             after=own.after or base.after,
+            grader=own.grader or base.grader,
+            grader_timeout=base.grader_timeout if own.grader_timeout is None else own.grader_timeout,
             cwd=str(resolved(Path(literal(str(self.directory))), own.cwd or self.loop.cwd)),
         )
 
@@ -443,12 +469,13 @@ def _category_data(config: Config, name: str) -> dict[str, object]:
 
 
 def _private(config: Config) -> dict[str, object]:
-    hooks = ("before", "after", "env_file")
+    hooks = ("before", "after", "grader", "env_file")
     own = ("note", "command", "gate", "cwd", "prompt", "prompt_file", *hooks)
     return {
         "loop": {"cwd": config.loop.cwd, "state": config.loop.state, "notify": _listed(config.loop.notify)},
         "selector": {"command": _listed(config.selector.command), "tasks": config.selector.tasks},
         "retention": config.retention.model_dump(),
+        "resume": config.resume.model_dump(),
         "session": {key: _listed(getattr(config.session, key)) for key in hooks},
         "categories": {
             name: {key: _listed(getattr(category, key)) for key in own} for name, category in config.categories.items()
@@ -465,6 +492,7 @@ def _private_backend(backend: BackendSection) -> dict[str, object]:
         "evidence": backend.evidence,
         "exit_codes": {str(code): outcome for code, outcome in sorted(backend.exit_codes.items())},
         "limit_patterns": list(backend.limit_patterns),
+        "resume_command": _listed(backend.resume_command),
     }
     return {"command": _listed(backend.command), **{key: value for key, value in reading.items() if value}}
 

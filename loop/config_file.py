@@ -22,6 +22,7 @@ from loop.config import (
     LoopSection,
     PoolSection,
     RespawnSection,
+    ResumeSection,
     RetentionSection,
     Section,
     SelectorSection,
@@ -37,6 +38,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "selector": SelectorSection,
     "allocation": AllocationSection,
     "respawn": RespawnSection,
+    "resume": ResumeSection,
     "host": HostSection,
     "session": SessionSection,
     "retention": RetentionSection,
@@ -77,6 +79,7 @@ def from_tables(tables: Mapping[str, object], path: Path) -> Config:
     selector = _section(SelectorSection, "selector", tables, problems)
     allocation = _section(AllocationSection, "allocation", tables, problems)
     respawn = _section(RespawnSection, "respawn", tables, problems)
+    resume = _section(ResumeSection, "resume", tables, problems)
     host = _section(HostSection, "host", tables, problems)
     session = _section(SessionSection, "session", tables, problems)
     retention = _section(RetentionSection, "retention", tables, problems)
@@ -89,12 +92,14 @@ def from_tables(tables: Mapping[str, object], path: Path) -> Config:
     used = sorted({backend.pool or name for name, backend in backends.items() if backend})
     if all(backends.values()):
         problems += [f"[pools.{name}]: {_no_such('pool', name, used)}" for name in pools if name not in used]
-    if problems or not (loop and selector and allocation and respawn and host and session and retention):
+    if problems or not (
+        loop and selector and allocation and respawn and resume and host and session and retention
+    ):
         raise _all_at_once(path, problems)
     good = {name: category for name, category in categories.items() if category}
     known = {name: backend for name, backend in backends.items() if backend}
     shared = {name: pool for name, pool in pools.items() if pool}
-    return Config(path, loop, selector, allocation, respawn, host, session, good, known, retention, shared)
+    return Config(path, loop, selector, allocation, respawn, host, session, good, known, retention, resume, shared)
 
 
 def session_env(config: Config, category: str, backend: str) -> dict[str, str]:

@@ -36,6 +36,8 @@ class PresetSection(Section):
     limit_patterns: Patterns | None = None
     evidence: Literal["exit"] | None = None
     env: Env = Field(default_factory=dict)
+    resume: Words | None = None
+    login: Words | None = None
 
 
 class Known(NamedTuple):
@@ -95,8 +97,15 @@ def _own(name: str, section: PresetSection, problems: list[str]) -> Known | None
         limit_patterns=base.preset.limit_patterns if section.limit_patterns is None else section.limit_patterns,
         evidence=section.evidence or base.preset.evidence,
         env={**base.preset.env, **section.env},
+        resume=_own_or_base(section.resume, section, base.preset.resume),
+        login=_own_or_base(section.login, section, base.preset.login),
     )
     return Known(made, parser)
+
+
+def _own_or_base(own: tuple[str, ...] | None, section: PresetSection, base: tuple[str, ...]) -> tuple[str, ...]:
+    """Words that only mean something to a program: those of a base go with its command."""
+    return (() if section.command else base) if own is None else own
 
 
 def _filled(
@@ -118,7 +127,10 @@ def _filled(
     if known is None:  # a preset of the file, whose problem is noted
         return None
     base, given = known.preset, section.model_fields_set
+    resume = (*base.command, *section.args, *base.resume, *base.prompt)
     values = {
+        "resume_command": section.resume_command or (resume if base.resume and not section.command else None),
+        "login": section.login or (() if section.command else base.login),
         "command": section.command or (*base.command, *section.args, *base.prompt),
         "exit_codes": {**base.exit_codes, **section.exit_codes},
         "limit_patterns": section.limit_patterns if "limit_patterns" in given else base.limit_patterns,

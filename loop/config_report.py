@@ -12,21 +12,20 @@ from loop.duration import format_bytes, format_seconds
 from loop.home import resolved
 from loop.targets import about_targets
 
-# Keys that are read and checked, and change nothing yet; `*` stands for any name. Empty it as they come to life.
-WITHOUT_EFFECT: Mapping[str, str] = {
-    "backends.*.max_runs_per_day": "runs are not counted yet",
-}
-
 DURATION_KEYS = frozenset(
-    {"every", "jitter", "stagger", "timeout", "max_age", "window", "silence", "grace", "cooldown", "age"}
+    {
+        "every", "jitter", "stagger", "timeout", "max_age", "window", "silence", "grace", "cooldown", "age",
+        "grader_timeout",
+    }
 )  # fmt: skip
-INHERITED = ("timeout", "silence", "kill_on_silence", "grace", "env_file", "before", "after")
+INHERITED = (
+    "timeout", "silence", "kill_on_silence", "grace", "env_file", "before", "after", "grader", "grader_timeout",
+)  # fmt: skip
 
 
 def warnings(config: Config) -> list[str]:
     """What is valid and yet not what its writer may think; one line each."""
     return [
-        *_without_effect(config),
         *state_in_work_tree(config),
         *about_targets(config),
         *_about_files(config),
@@ -57,26 +56,9 @@ def origins(config: Config) -> list[Origin]:
         rows += _origins_of(f"categories.{name}", category, config)
     for name, backend in config.backends.items():
         rows += _origins_of(f"backends.{name}", backend, config)
+    for name, pool in config.pools.items():
+        rows += _origins_of(f"pools.{name}", pool, config)
     return rows
-
-
-def _without_effect(config: Config) -> Iterator[str]:
-    for pattern, why in WITHOUT_EFFECT.items():
-        wanted = pattern.split(".")
-        for key in _given(config):
-            if len(key) >= len(wanted) and all(part in ("*", given) for part, given in zip(wanted, key, strict=False)):
-                yield f"{'.'.join(key)}: has no effect; {why}"
-
-
-def _given(config: Config) -> Iterator[tuple[str, ...]]:
-    """The keys the file sets, as paths: a name may hold dots."""
-    for name in SECTIONS:
-        section: Section = getattr(config, name)
-        yield from ((name, key) for key in type(section).model_fields if key in section.model_fields_set)
-    tables: Mapping[str, Mapping[str, Section]] = {"categories": config.categories, "backends": config.backends}
-    for kind, named in tables.items():
-        for name, section in named.items():
-            yield from ((kind, name, key) for key in type(section).model_fields if key in section.model_fields_set)
 
 
 def state_in_work_tree(config: Config) -> Iterator[str]:

@@ -15,7 +15,7 @@ import contextlib
 import fcntl
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from loop import __version__, guard
 from loop.command import render_argv
 from loop.config import Config, facts
 from loop.config_file import load, session_env
+from loop.context import context_of
 from loop.filesystem import refuse_network
 from loop.gates import asking
 from loop.home import Home
@@ -52,6 +53,7 @@ from loop.sessions import ingest, locks, proc, retention, rundir, start, stopfil
 from loop.sessions.faultpoint import faultpoint
 from loop.sessions.reconcile import Glances, reconcile
 from loop.sessions.witness import record_violations
+from projections.state import State
 from projections.view import restraints
 
 END = str(Path(__file__).resolve().parent / "sessions" / "end.py")
@@ -111,7 +113,7 @@ class Loop:
             return Result(None, skipped="stopped")
         with self._observing(fire):
             config = self._config(fire)
-            self.reconcile()
+            self.reconcile(ungraded=True)
             faultpoint("pass.reconciled")
             self.check_witnesses()
             if (skipped := self._skip(fire)) is not None:
@@ -158,11 +160,23 @@ class Loop:
         """Whether the STOP file is there. A pass that came just before it is caught by the shims, which look, too."""
         return stopfile.read(str(self.home.state)) is not None
 
-    def reconcile(self, *, settle: bool = False) -> list[str]:
-        """Bring the log up to what the machine shows; returns the sessions found ended."""
+    def reconcile(self, *, settle: bool = False, ungraded: bool = False) -> list[str]:
+        """Bring the log up to what the machine shows; returns the sessions found ended.
+
+        With `ungraded` the graders of earlier ends that nobody saw to are seen to as well.
+        """
         look = reconcile(self.journal, self.home.state, self.clock, settle=settle, glances=self._glances)
         self.troubles = look.troubles
+        self._have_graded([*look.ended, *(_ungraded(self.journal.state) if ungraded else ())])
         return look.ended
+
+    def _have_graded(self, ended: Iterable[str]) -> None:
+        """See to the graders of sessions whose shims could not."""
+        for session in dict.fromkeys(ended):
+            with contextlib.suppress(OSError, rundir.RunDirError):  # nothing but a grade is missing then
+                spec = rundir.read_spec(rundir.path_of(str(self.home.state), session))
+                if spec is not None and spec.get("grader") is not None:
+                    start.see_to_end(spec, self.environ)
 
     def check_witnesses(self) -> None:
         """Record where a witness and the log cannot both be right, before anything is decided."""
@@ -234,7 +248,7 @@ class Loop:
             if index:
                 self.clock.sleep(config.loop.stagger)
             run_dirs[grant.session] = rundir.path_of(str(self.home.state), grant.session)
-            self._launch(grant, config)
+            self._launch(grant, decided, config)
         faultpoint("pass.launched")
         progress = start.await_started(run_dirs.values(), AWAIT_SECONDS)
         self._await_ends([run_dir for run_dir in progress if progress[run_dir] == "ended"])
@@ -255,7 +269,7 @@ class Loop:
             while any(rundir.read_end(run_dir) is None for run_dir in run_dirs) and self.clock.monotonic() < deadline:
                 self.clock.sleep(start.POLL)
 
-    def _launch(self, grant: Grant, config: Config) -> None:
+    def _launch(self, grant: Grant, decided: Decided, config: Config) -> None:
         """Start one shim; where that fails the request is voided here and now, through the claim."""
         try:
             if grant.problem is not None:
@@ -264,7 +278,8 @@ class Loop:
                 self._lock_file(key)
             faultpoint("launch.keyed")
             env = session_env(config, grant.choice.category, grant.choice.backend)
-            pid = start.launch(self._spec(grant, config), env, self.environ)
+            context = context_of(self.journal.log, config, decided, grant)
+            pid = start.launch(self._spec(grant, config), env, self.environ, context)
             faultpoint("launch.launched")
             rundir.note_launched(rundir.path_of(str(self.home.state), grant.session), pid)
             faultpoint("launch.noted")
@@ -310,6 +325,9 @@ class Loop:
         run_dir = rundir.path_of(str(self.home.state), grant.session)
         values = placeholders(grant.session, choice, run_dir)
         exit_codes = config.exit_codes_of(choice.category, choice.backend)
+        reader = config.reader_of(choice.category, choice.backend)
+        if grant.resumes is not None:
+            reader["resumed"] = grant.resumes["token"]
         return rundir.Spec(
             schema="loop.spec/1",
             session=grant.session,
@@ -337,6 +355,7 @@ class Loop:
                 "LOOP_DEADLINE": grant.deadline,
                 "LOOP_RUN_DIR": run_dir,
                 "LOOP_OUTCOME": os.path.join(run_dir, "outcome.json"),
+                "LOOP_CONTEXT": os.path.join(run_dir, rundir.CONTEXT),
             },
             timeout=settings.timeout,
             silence=settings.silence,
@@ -347,7 +366,9 @@ class Loop:
             config=str(self.home.config),
             evidence=config.evidence_of(choice.category, choice.backend),
             exit_codes={str(code): word for code, word in exit_codes.items()},
-            reader=config.reader_of(choice.category, choice.backend),
+            reader=reader,
+            grader=None if settings.grader is None else render_argv(settings.grader, values),
+            grader_timeout=settings.grader_timeout,
             end_argv=[sys.executable, "-I", END, run_dir],
         )
 
@@ -371,6 +392,11 @@ class Loop:
             finished = TickFinished(started=len(started), failed=failed, seconds=round(seconds, 3))
             entry.append(finished, actor=ACTOR, tick=decided.tick, cause=decided.position)
         return tuple(started)
+
+
+def _ungraded(state: State) -> list[str]:
+    """Sessions whose respawn waits for a grade; where their grader was cut short, somebody has to ask again."""
+    return [due["session"] for due in state.outcomes["due"] if due["to_grade"]]
 
 
 def _refuse_survivors(home: Home) -> None:

@@ -170,9 +170,9 @@ def check_legal(state: State, payload: Payload, session: str | None) -> None:
     kind, _, _ = payload.type.partition(".")
     if kind == "session":
         live = state.sessions["live"].get(session or "")
-        if payload.type == "session.graded":
+        if payload.type in ("session.graded", "session.ungraded"):
             if live is not None:
-                raise IllegalTransition(f"session {session}: graded before its end")
+                raise IllegalTransition(f"session {session}: {payload.type} before its end")
             return
         if live is None and payload.type != "session.requested":
             raise IllegalTransition(f"session {session}: {payload.type}, but it does not live")

@@ -35,8 +35,10 @@ from loop.decider import Choice, Decision, decide
 from loop.gates import Answers
 from loop.journal import Entry, Journal, Rehearsal, Writing
 from loop.observe import Selection
+from loop.resuming import GO_ON, to_resume
 from loop.sessions import proc, rundir
 from projections import fires, schedule
+from projections.resumes import CutOff
 from projections.state import State
 from projections.view import View, view
 
@@ -104,6 +106,8 @@ class Grant:
     trigger: Trigger
     problem: str | None
     """Why it cannot be started after all (its prompt file is gone); the request is then voided."""
+    resumes: CutOff | None = None
+    """The conversation that it goes on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +229,12 @@ def _grant(entry: Writing, facts: Facts, choice: Choice, tick: str, cause: int) 
         values["prompt"] = prompt_of(config, choice.category, values)
     except ConfigError as error:  # one category's missing file is no reason to stop the others
         problem = error.message
-    argv = render_argv(config.command_of(choice.category, choice.backend), values)
+    command = config.command_of(choice.category, choice.backend)
+    resumes = to_resume(entry.state, config, choice.category, choice.task, choice.backend, entry.now, values)
+    if resumes is not None:
+        command = config.resume_command_of(choice.category, choice.backend) or command
+        values = {**values, "resume": resumes["token"], "prompt": GO_ON + values["prompt"]}
+    argv = render_argv(command, values)
     cwd = render(settings.cwd, values)
     deadline = to_text(entry.now + round(settings.timeout * 1_000_000))
     about: dict[str, Any] = {"actor": ACTOR, "tick": tick, "session": session, "category": choice.category}
@@ -242,6 +251,7 @@ def _grant(entry: Writing, facts: Facts, choice: Choice, tick: str, cause: int) 
                 "trigger": facts.fire.trigger,
                 "timeout": settings.timeout,
                 "deadline": deadline,
+                "resumes": None if resumes is None else resumes["session"],
                 "argv": [argument[:ARGUMENT_KEPT] for argument in argv],
                 "cwd": cwd,
             }
@@ -251,7 +261,7 @@ def _grant(entry: Writing, facts: Facts, choice: Choice, tick: str, cause: int) 
     )
     for key in choice.keys:
         entry.append(LockAcquired(key=key, token=requested.position), cause=requested.position, **about)
-    return Grant(session, requested.position, tick, choice, argv, cwd, deadline, facts.fire.trigger, problem)
+    return Grant(session, requested.position, tick, choice, argv, cwd, deadline, facts.fire.trigger, problem, resumes)
 
 
 def _note_probes(entry: Writing, seen: View, grants: Sequence[Grant]) -> None:
@@ -275,6 +285,7 @@ def placeholders(session: str, choice: Choice, run_dir: str) -> dict[str, str]:
         "backend": choice.backend,
         "run_dir": run_dir,
         "prompt": "",
+        "resume": "",
     }
 
 

@@ -20,6 +20,7 @@ ONE_IN = 2  # … where they are at least one in so many of the ends that say so
 BREAKER_WINDOW = HOUR
 MISSING = frozenset({"command_not_found", "not_executable", "argv_too_long"})  # of a backend's own command: no worker
 UNAUTHORISED = "unauthorised"  # the reason of a failure that a refused login was
+NO_CONVERSATION = "no_conversation"  # … and of one that was to go on with a conversation that is gone
 SERVED = frozenset({"productive", "noop", "unproven", "blocked", "timed_out"})  # ends that only work done can have
 BROKEN = frozenset({"failed", "stalled"})
 
@@ -79,7 +80,7 @@ def pool_scope(name: str) -> str:
 
 def is_backends_failure(code: str | None) -> bool:
     """Whether an end's code is a failure of its backend: nothing that the category's work has to answer for."""
-    return code in MISSING or code == UNAUTHORISED
+    return code in MISSING or code in (UNAUTHORISED, NO_CONVERSATION)
 
 
 def configured(state: Backends, event: Event) -> None:

@@ -36,6 +36,7 @@ class Due(TypedDict):
     at: str
     grade: float | None
     chain: int
+    to_grade: bool  # a grader is at it: what it earned is known then
 
 
 class Outcomes(TypedDict):
@@ -63,7 +64,7 @@ def requested(state: Outcomes, event: Event) -> None:
 
 def ended(state: Outcomes, event: Event) -> None:
     data = event.data
-    _end(state, event, data["outcome"], data["reason"], data["grade"], data["proved"])
+    _end(state, event, data["outcome"], data["reason"], data["grade"], data["proved"], data["to_grade"])
 
 
 def lost(state: Outcomes, event: Event) -> None:
@@ -78,9 +79,25 @@ def graded(state: Outcomes, event: Event) -> None:
     for item in (*state["assessed"], *state["due"]):
         if item["session"] == event.session:
             item["grade"] = event.data["grade"]
+    ungraded(state, event)
 
 
-def _end(state: Outcomes, event: Event, outcome: str, code: str | None, grade: float | None, proved: bool) -> None:
+def ungraded(state: Outcomes, event: Event) -> None:
+    """The grader is done, with a grade or without."""
+    for due in state["due"]:
+        if due["session"] == event.session:
+            due["to_grade"] = False
+
+
+def _end(
+    state: Outcomes,
+    event: Event,
+    outcome: str,
+    code: str | None,
+    grade: float | None,
+    proved: bool,
+    to_grade: bool = False,
+) -> None:
     opened = state["open"].pop(event.session or "", None)
     if opened is None:
         return
@@ -104,7 +121,14 @@ def _end(state: Outcomes, event: Event, outcome: str, code: str | None, grade: f
     elif served is not None:  # what was voided never was a session: it ends no chain, and what was due still is
         keep_recent(state["due"], served, DUE_KEPT)
     if outcome == "productive" and proved and rule != "allowlist":
-        due: Due = {"session": session, "category": category, "at": event.at, "grade": grade, "chain": chain}
+        due: Due = {
+            "session": session,
+            "category": category,
+            "at": event.at,
+            "grade": grade,
+            "chain": chain,
+            "to_grade": to_grade,
+        }
         keep_recent(state["due"], due, DUE_KEPT)
 
 
@@ -114,4 +138,5 @@ HANDLERS: Handlers = {
     "session.lost": lost,
     "session.spawn_failed": spawn_failed,
     "session.graded": graded,
+    "session.ungraded": ungraded,
 }

@@ -23,6 +23,7 @@ from projections import (
     locks,
     notices,
     outcomes,
+    resumes,
     selection,
     sessions,
     spending,
@@ -45,6 +46,7 @@ PROJECTIONS = {
     "guard": guard,
     "notices": notices,
     "lessons": lessons,
+    "resumes": resumes,
 }
 
 # Facts that no projection needs; listed, so that an unknown type is an error and not a silent gap.
@@ -128,6 +130,7 @@ class State:
         self.guard: guard.Guard = parts["guard"]
         self.notices: notices.Notices = parts["notices"]
         self.lessons: lessons.Lessons = parts["lessons"]
+        self.resumes: resumes.Resumes = parts["resumes"]
 
     def apply(self, event: Event) -> None:
         """Fold one event: the one after `position`, of a type that this version knows.

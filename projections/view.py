@@ -119,7 +119,10 @@ class Answer(NamedTuple):
 
 
 class Due(NamedTuple):
-    """A session that earned a respawn: productive, proved, graded well enough, not followed, not lapsed."""
+    """A session that earned a respawn: productive, proved, graded well enough, not followed, not lapsed.
+
+    One that a grader is at has not earned it yet.
+    """
 
     session: str
     category: str
@@ -424,7 +427,7 @@ def _due(state: State, config: dict[str, Any], now: int) -> tuple[Due, ...]:
     found = []
     oldest = "" if period is None else to_text(max(0, now - period))
     for due in state.outcomes["due"]:
-        if due["at"] <= oldest:
+        if due["at"] <= oldest or due["to_grade"]:
             continue
         ended = to_micros(due["at"])
         well = due["grade"] is None or due["grade"] >= lowest

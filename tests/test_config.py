@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from events.errors import ConfigError
-from loop import config_report
 from loop.command import render
 from loop.config import Config, facts
 from loop.config_file import load, parse, prompt_of, read_env_file, session_env
@@ -473,15 +472,13 @@ def test_a_small_config_is_warned_of_nothing() -> None:
     assert warnings(small()) == []
 
 
-def test_keys_without_effect_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        config_report, "WITHOUT_EFFECT", {"host": "not yet", "categories.*.gate": "not yet", "respawn.limit": "not yet"}
-    )
-    keys = [line.partition(":")[0] for line in warnings(parse(FULL, PATH)) if line.endswith("not yet")]
-    assert keys == [
-        "host.max_load_per_cpu", "host.min_memory_available", "host.min_disk_free", "categories.code.gate",
-        "respawn.limit",
-    ]  # fmt: skip
+def test_limits_have_an_effect_and_are_shown() -> None:
+    limits = "max_runs_per_day = 1\nmax_cost_per_day = 2.0\nmax_tokens_per_day = 3\n"
+    found = parse(f"{SMALL}[backends.b]\npool = 'p'\n{limits}[pools.p]\nconcurrency = 1\n{limits}", PATH)
+    assert warnings(found) == []
+    shown = {row.key: row.value for row in origins(found) if row.origin == PATH.name}
+    assert shown["backends.b.max_runs_per_day"] == shown["pools.p.max_runs_per_day"] == 1
+    assert shown["pools.p.concurrency"] == 1
 
 
 def test_state_inside_a_sessions_work_tree_is_told(tmp_path: Path) -> None:

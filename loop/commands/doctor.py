@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from events.clock import Clock, SystemClock
 from events.errors import ConfigError, LoopError
 from loop import output
-from loop.doctor import answers, guards, holders, machine, outputs, state_directory, work_trees
+from loop.doctor import answers, backends, guards, holders, machine, outputs, state_directory, work_trees
 from loop.doctor import clock as clocks
 from loop.doctor import config as configs
 from loop.doctor import log as logs
@@ -102,6 +102,7 @@ def examine(
         checks += [
             *_selector(config, seen, clock),
             configs.commands(config, seen),
+            *backends.examine(config, seen),
             configs.directories(config),
             *configs.git(config, seen),
             answers.feasible(config),

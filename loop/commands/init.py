@@ -1,4 +1,7 @@
-"""`loop init`: a commented loop.toml and an empty store, with which `loop tick` works at once."""
+"""`loop init`: a commented loop.toml and an empty store, with which `loop tick` works at once.
+
+Agents that are installed become its backends, by their presets, and a prompt is written for them.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,10 @@ from loop.selector import LARGEST, Ranking, Rejection, parse, rejected_by_run
 
 SELECTOR_TIMEOUT = 30.0  # seconds; the default of selector.timeout
 GIT_TIMEOUT = 10.0
+AGENTS = ("claude", "codex", "gptme")  # presets whose program has the same name, best known first
+NO_AGENT = "none"
+PROMPT_NAME = "prompt.md"
+EXAMPLES = ("code", "triage")  # categories of a config that no selector gives any
 NEXT = (
     ("loop doctor", "is everything in place?"),
     ("loop plan", "what would be started now, and why"),
@@ -41,10 +48,13 @@ def run(
     selector: list[str] | None,
     force: bool,
     as_json: bool,
+    agents: Sequence[str] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> int:
     """Write loop.toml and `.loop/loop.db` into `directory`, say so and what comes next. Returns 0.
 
+    The agents that are found become backends, or those of `agents`; without any there is an example of a session.
+    With agents their prompt is written beside it, unless there is a file of that name.
     With `selector` it is run once, as a dry run, and every category it names gets a table. Where loop.toml exists it
     is left alone, unless `force`: then it is kept as loop.toml.bak (.bak2, …), and its `loop.state` stays in force, so
     that a log is never lost from sight. In a git work tree the state directory is added to .gitignore.
@@ -58,11 +68,13 @@ def run(
     _refuse(directory, config, force)
     state = _kept_state(config)
     answer = None if selector is None else ask(selector, directory, environ)
-    text = config_text(selector, None if answer is None else answer.categories, state)
+    agents = found(environ) if agents is None else named(agents, environ)
+    text = config_text(selector, None if answer is None else answer.categories, state, agents)
     categories = _checked(text, config)
     store = resolved(directory, state) / DB_NAME
     known = store.exists()
     position, time = _create_store(store)
+    prompt = _write_prompt(directory) if agents else None
     backup = _replace(config, text)
     ignored = ignore(store.parent, directory, environ)
     for warning in answer.warnings if answer else ():
@@ -78,6 +90,8 @@ def run(
                 "store": str(store),
                 "categories": list(categories),
                 "skipped": list(answer.skipped) if answer else [],
+                "agents": list(agents),
+                "prompt": None if prompt is None else str(directory / PROMPT_NAME),
                 "backup": None if backup is None else str(backup),
                 "gitignore": None if ignored is None else str(ignored),
             }
@@ -86,6 +100,10 @@ def run(
     print(f"wrote  {output.clean(config)}  (categories: {', '.join(categories)})")
     if backup is not None:
         print(f"kept   {output.clean(backup)}")
+    if agents:
+        print(f"found  {', '.join(agents)}: sessions run on them, and spend what they spend")
+    if prompt is not None:
+        print(f"{'wrote' if prompt else 'kept '}  {output.clean(directory / PROMPT_NAME)}  (what they are asked)")
     print(f"{'kept' if known else 'made'}   {output.clean(store)}")
     if ignored is not None:
         print(f"added  {output.clean(store.parent.name)}/ to {output.clean(ignored)}")
@@ -93,6 +111,29 @@ def run(
     for command, why in NEXT:
         print(f"  {command:<13}{why}")
     return 0
+
+
+def found(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The agents that are installed."""
+    path = environ.get("PATH", os.defpath)
+    return tuple(agent for agent in AGENTS if shutil.which(agent, path=path))
+
+
+def named(agents: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Those that were asked for by name, each once. Raises UsageError for one that is not known or not installed."""
+    if set(agents) == {NO_AGENT}:
+        return ()
+    if NO_AGENT in agents:
+        raise UsageError(f"--agent {NO_AGENT} excludes others", "keep one of them")
+    here = found(environ)
+    for agent in agents:
+        if agent not in AGENTS:
+            raise UsageError(
+                f"--agent {output.clean(agent, 32)!r}: no such agent", f"there are: {', '.join(AGENTS)}; or {NO_AGENT}"
+            )
+        if agent not in here:
+            raise UsageError(f"no program {agent} on PATH", "install it first; or take what is found: loop init")
+    return tuple(dict.fromkeys(agents))
 
 
 def ask(selector: Sequence[str], directory: Path, environ: Mapping[str, str]) -> Answer:
@@ -130,14 +171,24 @@ def ask(selector: Sequence[str], directory: Path, environ: Mapping[str, str]) ->
     return Answer(usable, tuple(problems.values()), ranking.warnings)
 
 
-def config_text(selector: Sequence[str] | None, categories: Sequence[str] | None, state: str = DEFAULT_STATE) -> str:
-    """The text of a new loop.toml: the template, with what a selector brought in place of the example."""
-    text = resources.files("loop").joinpath("data", CONFIG_NAME).read_text("utf-8")
+def config_text(
+    selector: Sequence[str] | None,
+    categories: Sequence[str] | None,
+    state: str = DEFAULT_STATE,
+    agents: Sequence[str] = (),
+) -> str:
+    """The text of a new loop.toml: the template, with what a selector brought, and the agents, for the examples."""
+    text = _template(CONFIG_NAME)
     regions: dict[str, str] = {}
     if selector is not None:
         regions["selector"] = f"command = {toml.value(list(selector))}\n"
-    if categories is not None:
-        regions["categories"] = "\n".join(f"[categories.{toml.key(name)}]\n" for name in categories)
+    target = f"target = {1 / len(EXAMPLES)}\n" if categories is None else ""
+    if categories is not None or agents:
+        lines = target + (f'prompt_file = "{PROMPT_NAME}"\n' if agents else "")
+        names = EXAMPLES if categories is None else categories
+        regions["categories"] = "\n".join(f"[categories.{toml.key(name)}]\n{lines}" for name in names)
+    if agents:
+        regions["backends"] = "\n".join(f'[backends.{agent}]\npreset = "{agent}"\n' for agent in agents) + AGENT_KEYS
     text = re.sub(
         r"^#: (\w+)\n(.*?)^#: end\n",
         lambda match: regions.get(match[1], match[2]),
@@ -145,6 +196,19 @@ def config_text(selector: Sequence[str] | None, categories: Sequence[str] | None
         flags=re.DOTALL | re.MULTILINE,
     )
     return text.replace(f'state = "{DEFAULT_STATE}" ', f"state = {toml.value(state)} ")
+
+
+AGENT_KEYS = """\
+#args = ["--model", "…"]       # the agent's own options
+#env = { CLAUDE_CONFIG_DIR = "~/.claude-2" }   # another account of an agent is another backend
+#pool = "my-subscription"     # backends of one pool share their limits
+#concurrency = 2              # sessions on it at once
+#max_runs_per_day = 100       # and max_tokens_per_day, max_cost_per_day
+"""
+
+
+def _template(name: str) -> str:
+    return resources.files("loop").joinpath("data", name).read_text("utf-8")
 
 
 def ignore(state: Path, root: Path, environ: Mapping[str, str]) -> Path | None:
@@ -232,6 +296,21 @@ def _checked(text: str, config: Path) -> tuple[str, ...]:
     except UnicodeEncodeError:
         raise UsageError("the selector's command is not UTF-8", "name the program and its arguments in UTF-8") from None
     return tuple(parse_config(text, config).categories)
+
+
+def _write_prompt(directory: Path) -> bool:
+    """Write the agents' prompt; False where there is a file of that name, which stays. Raises StoreError."""
+    path = directory / PROMPT_NAME
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(_template(PROMPT_NAME))
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}", "check the directory, its space and rights"
+        ) from None
+    return True
 
 
 def _create_store(path: Path) -> tuple[int, str | None]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from events.errors import ConfigError
+from events.errors import ConfigError, LoopError
 from loop.doctor.check import Check, listed
 from loop.home import Home
 
@@ -63,7 +64,7 @@ def _programs(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str,
 
     for name, category in config.categories.items():
         settings = config.session_of(name)
-        hooks = {"gate": category.gate, "before": settings.before, "after": settings.after}
+        hooks = {"gate": category.gate, "before": settings.before, "after": settings.after, "grader": settings.grader}
         cwd = _fixed(settings.cwd)
         for backend in config.backends_of(name):
             env = dict(environ)
@@ -103,7 +104,18 @@ def git(config: Config, environ: Mapping[str, str]) -> list[Check]:
     if outside := [f"{name} ({cwd})" for name, cwd in fixed.items() if work_tree(Path(cwd)) is None]:
         detail = f'evidence = "git", but no work tree: {listed(outside)}'
         return [Check("git", "warn", detail, "no commit can be found there; mend cwd or evidence")]
-    return [Check("git", "ok", f"looked at for {listed(wanted)}")]
+    return [*_hooks(fixed, environ)] or [Check("git", "ok", f"looked at for {listed(wanted)}")]
+
+
+def _hooks(places: Mapping[str, str], environ: Mapping[str, str]) -> Iterator[Check]:
+    """Where the commits of sessions would not carry the trailer by which they count."""
+    from loop import trailer
+
+    for cwd in sorted(set(places.values())):
+        with contextlib.suppress(LoopError):  # no work tree, which is a warning of its own
+            if trailer.state_of(trailer.hook_of(Path(cwd), environ)) != "installed":
+                detail = f"no hook in {cwd} adds the trailer {trailer.TRAILER}; commits count only by that"
+                yield Check("git", "warn", detail, f"run: loop hook install {shlex.quote(cwd)}")
 
 
 def _fixed(template: str) -> str | None:

@@ -34,7 +34,7 @@ def parse(output: Output) -> Result:
     refusal = "rate_limit" if rejected else REFUSED.get(status or 0)
     return Result(
         outcome="limited" if refusal else "failed",
-        reason=refusal or _failure(result, status),
+        reason=refusal or ("no_conversation" if output.resumed and _is_gone(result) else _failure(result, status)),
         error=said,
         resets_at=instant(limit.get("resetsAt")) if rejected else None,
         usage=_usage(result),
@@ -42,6 +42,12 @@ def parse(output: Output) -> Result:
         summary=said,
         limited=refusal is not None,
     )
+
+
+def _is_gone(result: Mapping[str, Any]) -> bool:
+    """Whether it came to nothing because there is no conversation of that id: it says so without a turn."""
+    errors = result.get("errors")
+    return isinstance(errors, list) and any(str(error).startswith("No conversation found") for error in errors)
 
 
 def _failure(result: Mapping[str, Any], status: int | None) -> str:
@@ -73,4 +79,6 @@ PRESET = Preset(
     prompt=("--", "{prompt}"),
     parse=parse,
     env={"DISABLE_AUTOUPDATER": "1"},
+    resume=("--resume={resume}",),
+    login=("auth", "status"),
 )  # fmt: skip

@@ -42,6 +42,8 @@ def parse(output: Output) -> Result:
                 ended, error, usage = True, None, _usage(table(record.get("usage")))
             case "turn.failed":
                 ended, error = True, text(table(record.get("error")).get("message")) or error or "no message"
+    if error is None and session is None and output.resumed and output.exit_code:
+        return Result(outcome="failed", reason="no_conversation")  # it says so on stderr alone
     if error is None:
         return Result(usage=usage, resume_token=session, summary=said)
     return Result(
@@ -90,4 +92,6 @@ PRESET = Preset(
     prompt=("--", "{prompt}"),
     parse=parse,
     limit_patterns=LIMITS,
+    resume=("resume", "{resume}"),
+    login=("login", "status"),
 )  # fmt: skip

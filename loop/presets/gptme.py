@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from loop.presets.preset import USAGE, Output, Preset, Result, Usage, count, micros, table, text, token
 
-EXIT_CODES = {75: "limited"}  # 76, credentials, and 77, no such model, are failures as they are
+EXIT_CODES = {75: "limited"}  # 77, no such model, is a failure as it is
+BAD_CREDENTIALS = 76
 
 
 def parse(output: Output) -> Result:
@@ -25,9 +26,12 @@ def parse(output: Output) -> Result:
         if used:
             one: Usage = {name: count(used.get(name)) for name in USAGE[:-1]}
             total = _added(total, {**one, "cost_micros": micros(metadata.get("cost"))})
+    refused = output.exit_code == BAD_CREDENTIALS
     return Result(
+        outcome="failed" if refused else None,
+        reason="unauthorised" if refused else None,
         usage=total if output.whole() else None,
-        resume_token=token(output.session) if began else None,
+        resume_token=token(output.resumed or output.session) if began else None,
         summary=said,
     )
 
@@ -49,5 +53,6 @@ PRESET = Preset(
     prompt=("--", "{prompt}"),
     parse=parse,
     exit_codes=EXIT_CODES,
+    resume=("--name={resume}",),  # the last one counts, and one that is there is gone on with
     limit_patterns=(r"\bError code: 529\b",),  # an overload ends with exit code 1, and a sentence
 )

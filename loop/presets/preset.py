@@ -24,13 +24,16 @@ class Output:
 
     `records` are the JSON objects that fill a line of stdout, in order, read as they are asked for. `whole`, once they
     were gone through, is False where the middle of the output was not kept or a line was too long to be read: a sum of
-    the records is then too small. `ended_at` is in seconds since the epoch.
+    the records is then too small. `ended_at` is in seconds since the epoch. `exit_code` is None where a signal ended
+    it, or nobody knows. `resumed` is the conversation that it was to go on with.
     """
 
     records: Iterable[dict[str, Any]]
     whole: Callable[[], bool]
     session: str
     ended_at: float
+    exit_code: int | None = None
+    resumed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,10 @@ Parser = Callable[[Output], Result]
 class Preset:
     """An agent: `command`, then a backend's own `args`, then `prompt` make its argv, all of them templates.
 
+    `resume` are the words before `prompt` that go on with a conversation, which `{resume}` names; without any its
+    sessions always begin anew. `login` are the words after the program that ask, without spending anything, whether
+    somebody is logged in: exit code 0 says so.
+
     `parse` reads what it printed, or None where there is nothing to read. `exit_codes` maps those that mean something
     beyond success and failure to outcomes. `limit_patterns` are regular expressions, the last resort: tried on the
     `error` of the parser's result, or else on the end of the output of a session that ended with another code than 0.
@@ -73,6 +80,8 @@ class Preset:
     limit_patterns: tuple[str, ...] = ()
     evidence: Literal["exit"] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    resume: tuple[str, ...] = ()
+    login: tuple[str, ...] = ()
 
 
 # What parsers share: one value of a foreign shape, or None.

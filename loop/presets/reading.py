@@ -37,13 +37,17 @@ class Reading:
     pattern: str | None = None
 
 
-def read(run_dir: str, session: str, reader: Reader, ended_at: float) -> Reading:
-    """What the session's output says. A parser that is gone or fails on it leaves its patterns; it is then unknown."""
+def read(run_dir: str, session: str, reader: Reader, ended_at: float, exit_code: int | None = None) -> Reading:
+    """What the output of a session that ended with `exit_code` says.
+
+    A parser that is gone or fails on it leaves its patterns; it is then unknown.
+    """
     lines = _Lines(os.path.join(run_dir, "out.log"))
     result = NOTHING
     if reader["parser"] is not None:
         try:
-            result = _parsed(reader["parser"], lines, session, ended_at)
+            output = Output(lines, lambda: lines.whole, session, ended_at, exit_code, reader.get("resumed"))
+            result = _parsed(reader["parser"], output)
         except ConfigError as error:
             result = Result(summary=error.message)
     matched = None
@@ -57,13 +61,13 @@ def read(run_dir: str, session: str, reader: Reader, ended_at: float) -> Reading
     return Reading(replace(result, summary=summary), matched)
 
 
-def _parsed(name: str, lines: _Lines, session: str, ended_at: float) -> Result:
+def _parsed(name: str, output: Output) -> Result:
     """Raises ConfigError where the parser is gone, or fails."""
     parse = preset(name).parse
     if parse is None:
         return NOTHING
     try:
-        found = parse(Output(lines, lambda: lines.whole, session, ended_at))
+        found = parse(output)
     except Exception as error:  # a plug-in's; the session must end in the log all the same
         raise ConfigError(f"the parser of preset {name!r} failed: {type(error).__name__}: {error}", "mend it") from None
     if not isinstance(found, Result):

@@ -1,4 +1,4 @@
-"""What a shim runs last, in a fresh interpreter: ingest its run directory, then the session-end pass.
+"""What a shim runs last, in a fresh interpreter: ingest its run directory, have it graded, then the session-end pass.
 
 Run by path (`python -I …/end.py RUN_DIR`), so that it finds its own package wherever that is installed. Whatever fails
 here is written to `end.log` and made good by the next pass or the controller's next look.
@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loop.home import Home
+    from loop.journal import Journal
+    from loop.sessions import rundir
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -33,11 +40,31 @@ def main(run_dir: str) -> int:
         with alarmed(project, os.environ), Loop(project, os.environ) as loop, announcing(loop):
             ingest.ingest(loop.journal, run_dir)
             faultpoint("end.ingested")
+            _grade(loop.journal, project, spec, os.environ)
             loop.session_ended(spec["session"])
     except (LoopError, OSError, rundir.RunDirError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _grade(journal: Journal, project: Home, spec: rundir.Spec, environ: Mapping[str, str]) -> None:
+    """Ask its grader, if it has one. A config that is invalid by now has no variables for it."""
+    from events.errors import ConfigError
+    from loop.sessions.faultpoint import faultpoint
+    from loop.sessions.grading import grade
+
+    if spec.get("grader") is None:
+        return
+    env: dict[str, str] = {}
+    try:
+        from loop.config_file import load, session_env
+
+        env = session_env(load(project.config), spec["category"], spec["backend"])
+    except (ConfigError, KeyError) as error:
+        print(f"the grader runs without env: {error}", file=sys.stderr)
+    if grade(journal, spec, environ, env):
+        faultpoint("end.graded")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from events.envelope import to_micros, to_text
 from loop.journal import Journal, Writing
 from loop.presets.reading import read as read_result
 from loop.sessions import outcome, rundir
+from loop.sessions.grading import GRADED
 from projections.backends import SERVED
 from projections.sessions import Live
 
@@ -171,6 +172,7 @@ def judged(files: Files, exit: rundir.ExitFile, verdict: outcome.Verdict, held: 
             "max_rss_kb": exit["max_rss_kb"],
             "output_bytes": exit["out_bytes"] + exit["err_bytes"],
             "stragglers": 0 if files.end is None else files.end["stragglers"],
+            "to_grade": files.spec.get("grader") is not None and verdict.outcome in GRADED,
             "held": held,
             "summary": verdict.summary,
             "text": None if exit["error"] is None else exit["error"]["text"][:4000],
@@ -204,6 +206,14 @@ def _served(ends: list[Payload]) -> bool:
     return not limited and not outcomes.isdisjoint(SERVED)
 
 
+def conversation_of(files: Files, now: int) -> str | None:
+    """The agent's own name of a session that was lost at `now`, as far as its output tells."""
+    reader = files.spec.get("reader")
+    if reader is None:
+        return None
+    return read_result(files.run_dir, files.spec["session"], reader, now / 1e6).result.resume_token
+
+
 def held_of(end: rundir.EndFile) -> dict[str, Interval]:
     """The physical intervals that the shim measured."""
     return {key: Interval(**interval) for key, interval in end["held"].items()}
@@ -220,7 +230,7 @@ def _verdict(files: Files, exit: rundir.ExitFile) -> outcome.Verdict:
         evidence=spec["evidence"],
         exit_codes=spec["exit_codes"],
         commits=commits,
-        reading=None if reader is None else read_result(files.run_dir, spec["session"], reader, ended_at),
+        reading=None if reader is None else read_result(files.run_dir, spec["session"], reader, ended_at, exit["code"]),
     )
 
 

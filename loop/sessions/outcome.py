@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import stat
 import subprocess
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from loop.presets.preset import Usage
 from loop.presets.reading import Reading
 from loop.sessions.rundir import Evidence, ExitFile
 from loop.text import visible
-from projections.backends import UNAUTHORISED
+from projections.backends import NO_CONVERSATION, UNAUTHORISED
 
 MAX_FILE = 64 << 10  # bytes
 MAX_SUMMARY, MAX_TASK, MAX_CATEGORY = 2000, 500, 64  # characters; longer ones are cut
@@ -269,8 +268,8 @@ def _judge(
     if told.outcome is not None:
         return told.outcome, "outcome_file", "claimed", "outcome file", told.outcome == "productive"
     if (result := reading.result).outcome is not None:
-        if result.reason == UNAUTHORISED:  # a precondition: of the work it says nothing
-            return "refused", UNAUTHORISED, "observed", "the agent's result", False
+        if result.reason in (UNAUTHORISED, NO_CONVERSATION):  # a precondition: of the work it says nothing
+            return "refused", result.reason, "observed", "the agent's result", False
         return result.outcome, result.reason or "agent_result", "observed", "the agent's result", False
     if code is not None and str(code) in exit_codes:
         mapped = exit_codes[str(code)]
@@ -299,8 +298,9 @@ def _judge(
 def commits_with_trailer(cwd: str, session: str, timeout: float = 30) -> int | None:
     """How many commits, on any ref of the repository around `cwd`, have the trailer `Loop-Session: <session>`.
 
-    None where nobody can say: no work tree, no git, a directory that is gone, or `timeout` seconds. Never a time
-    window: a commit belongs to the session it names.
+    One that has it several times, as after a squash, is of the first it names: no commit counts for two sessions. None
+    where nobody can say: no work tree, no git, a directory that is gone, or `timeout` seconds. Never a time window: a
+    commit belongs to the session it names.
     """
     # The repository is the session's: its configuration must not make this start anything.
     git = ["git", "-c", "log.showSignature=false", "-c", "core.fsmonitor=false", "-C", cwd]
@@ -319,7 +319,7 @@ def commits_with_trailer(cwd: str, session: str, timeout: float = 30) -> int | N
     if found is None:
         return None
     wanted = session.encode()
-    return sum(wanted in [each.strip() for each in re.split(b"\x1f", line)[1:]] for line in found.splitlines())
+    return sum(line.split(b"\x1f")[1].strip() == wanted for line in found.splitlines())
 
 
 def _output(argv: list[str], env: Mapping[str, str], timeout: float) -> bytes | None:

@@ -161,7 +161,7 @@ def _settle(
     ingest.ingest(journal, run_dir)
     if _shim_lives(run_dir, claim["pid"], claim["start"], claim["boot"]):
         return False
-    return _bury(journal, state_dir, files, orphans)
+    return _bury(journal, state_dir, files, clock, orphans)
 
 
 def _shim_lives(run_dir: str, pid: int, start: int, boot: str) -> bool:
@@ -204,7 +204,7 @@ def _may_start(run_dir: str, live: Live) -> bool:
     return proc.alive(pid, start, boot)
 
 
-def _bury(journal: Journal, state_dir: Path, files: ingest.Files, orphans: Orphans) -> bool:
+def _bury(journal: Journal, state_dir: Path, files: ingest.Files, clock: Clock, orphans: Orphans) -> bool:
     """The shim is gone: holding every key, append the end that can still be known; `orphans` first, if it left some."""
     spec, session = files.spec, files.spec["session"]
     lock_dir = str(state_dir / "locks")
@@ -222,7 +222,7 @@ def _bury(journal: Journal, state_dir: Path, files: ingest.Files, orphans: Orpha
             ends = ingest.end_events(files, files.exit, intervals)
         else:
             why = "shim_died" if files.claim and files.claim["boot"] == proc.boot_id() else "reboot"
-            ends = [SessionLost(why=why, held=intervals)]
+            ends = [SessionLost(why=why, resume_token=ingest.conversation_of(files, clock.now()), held=intervals)]
         faultpoint("bury.held")
         _close_witness(held, lock_dir, spec["keys"], spec["token"], session)
         faultpoint("bury.closed")

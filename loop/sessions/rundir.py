@@ -17,6 +17,7 @@ from typing import Literal, Required, TypedDict, cast
 from loop.sessions import proc
 from loop.sessions.faultpoint import faultpoint
 
+CONTEXT = "context.json"  # what the session may read of itself
 MAX_JSON = 8 << 20  # bytes; an argv of 2 MiB, escaped, is the longest thing in any of these files
 
 KillReason = Literal["timeout", "silence", "cancelled"]
@@ -27,17 +28,26 @@ class RunDirError(Exception):
     """A file of a run directory is not what it must be. It is never guessed at; look at the file."""
 
 
-class Reader(TypedDict):
-    """How a backend's result is read: by which preset's parser, and by which patterns where that says nothing."""
+class _Resumed(TypedDict, total=False):
+    resumed: str | None
+
+
+class Reader(_Resumed):
+    """How a backend's result is read: by which preset's parser, and by which patterns where that says nothing.
+
+    `resumed` is the conversation that the session was to go on with, if any.
+    """
 
     parser: str | None
     limit_patterns: list[str]
 
 
 class _SinceReaders(TypedDict, total=False):
-    """What the spec of a session that an older loop started does not have."""
+    """What the spec of a session that an older loop started does not have. `grader` is asked for its grade."""
 
     reader: Reader
+    grader: list[str] | None
+    grader_timeout: float
 
 
 class Spec(_SinceReaders):
@@ -292,7 +302,7 @@ def claim(run_dir: str, *, by: Literal["shim", "reconciler"]) -> bool:
 def append_note(run_dir: str, note: Note) -> None:
     """Append one line to `notes.jsonl`, durably. Raises OSError."""
     line = json.dumps(note, sort_keys=True) + "\n"
-    fd = os.open(os.path.join(run_dir, "notes.jsonl"), _APPEND, 0o600)
+    fd = os.open(os.path.join(run_dir, "notes.jsonl"), APPEND, 0o600)
     try:
         _write_all(fd, line.encode())
         os.fsync(fd)
@@ -317,7 +327,7 @@ def read_notes(run_dir: str) -> list[Note]:
 
 # -------------------------------------------------------------------------------------------------- plumbing
 
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO, perhaps
+APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO, perhaps
 
 
 def make_directory(path: str) -> None:

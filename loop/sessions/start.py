@@ -33,12 +33,20 @@ class LaunchError(Exception):
     """A session could not be launched. Its request must be voided by a reconciler, through the claim."""
 
 
-def launch(spec: Spec, env: Mapping[str, str], base_env: Mapping[str, str], *, executable: str = sys.executable) -> int:
+def launch(
+    spec: Spec,
+    env: Mapping[str, str],
+    base_env: Mapping[str, str],
+    context: Mapping[str, object] | None = None,
+    *,
+    executable: str = sys.executable,
+) -> int:
     """Start the shim of `spec` and return its pid, without waiting for what it does.
 
     Only after the grant is durable. `env` is the configured environment: it goes through a pipe and never touches
-    the disk. `base_env` is the controller's own, of which no `LOOP_*` variable is passed on. The run directory may
-    exist, as a crash leaves it, but not with a claim. Raises LaunchError, OSError.
+    the disk. `base_env` is the controller's own, of which no `LOOP_*` variable is passed on. `context` becomes the
+    file that the session may read of itself. The run directory may exist, as a crash leaves it, but not with a claim.
+    Raises LaunchError, OSError.
     """
     reap()
     payload = json.dumps(_checked(env)).encode()
@@ -46,6 +54,8 @@ def launch(spec: Spec, env: Mapping[str, str], base_env: Mapping[str, str], *, e
     rundir.make_directory(run_dir)
     if rundir.read_claim(run_dir) is not None:
         raise LaunchError(f"{run_dir} is claimed: this session has been started or voided before")
+    if context is not None:
+        rundir.write_json(run_dir, rundir.CONTEXT, context)
     rundir.write_json(run_dir, "spec.json", spec)
     faultpoint("launch.specified")
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -69,6 +79,22 @@ def launch(spec: Spec, env: Mapping[str, str], base_env: Mapping[str, str], *, e
     except BrokenPipeError:
         raise LaunchError(f"the shim ended at once: see {run_dir}/shim.log") from None
     return shim.pid
+
+
+def see_to_end(spec: Spec, base_env: Mapping[str, str]) -> None:
+    """Do, beside this process, what the shim of a session does last; all of it can be repeated. Raises OSError."""
+    reap()
+    log = os.open(os.path.join(rundir.path_of(spec["state_dir"], spec["session"]), "end.log"), rundir.APPEND, 0o600)
+    try:
+        end = subprocess.Popen(
+            spec["end_argv"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+            env={name: value for name, value in base_env.items() if not name.startswith("LOOP_")},
+            start_new_session=True, close_fds=True,
+        )  # fmt: skip
+    finally:
+        os.close(log)
+    _shims.append(end)
 
 
 def reap() -> None:

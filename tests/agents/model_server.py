@@ -57,6 +57,7 @@ class ModelServer:
     def __init__(self, *script: Turn) -> None:
         self.script = script
         self.requests: list[str] = []
+        self.last = ""  # the body of the last request
         self.over = threading.Event()
         self._served = itertools.count()
         self._lock = threading.Lock()
@@ -106,6 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(size)
         path = self.path.partition("?")[0]
         self.model.requests.append(f"POST {path}")
+        self.model.last = raw.decode("utf-8", "replace")
         try:
             asked = json.loads(raw)
         except ValueError:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,10 +20,11 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "e2e"), str(HERE.parents[1])]
+sys.path[:0] = [str(HERE), str(HERE.parent / "e2e"), str(HERE.parent / "presets"), str(HERE.parents[1])]
 
 import install  # noqa: E402
 from e2e_project import Project, kill  # noqa: E402
+from five_minutes import Reader, blocks  # noqa: E402
 from model_server import CACHED, CUT, HANG, INPUT, OUTPUT, ModelServer, Turn, refuse, run, say  # noqa: E402
 
 from loop.sessions import proc  # noqa: E402
@@ -43,26 +46,37 @@ class Bench:
         self.project = Project(directory / "project")
         self.server: ModelServer | None = None
 
-    def session(self, *script: Turn, timeout: str = "90s", subscription: bool = False) -> dict[str, Any]:
-        """The end of one session of this agent on this script, as the log has it."""
+    def session(
+        self, *script: Turn, timeout: str = "90s", subscription: bool = False, category: str = "", **env: str
+    ) -> dict[str, Any]:
+        """The end of one more session of this agent on this script, as the log has it; `env` are further variables."""
+        before = len(self.project.events("session.ended")) if self.project.db.exists() else 0
         with ModelServer(*script) as self.server:
-            env = {**self._common(), **getattr(self, f"_{self.agent}")(self.server.url)}
+            env = {**self.env(self.server.url), **env}
             if subscription:
                 del env["ANTHROPIC_API_KEY"]
                 env["CLAUDE_CODE_OAUTH_TOKEN"] = "sk-ant-oat01-none"
-            self.project.configure(
-                "code",
-                category=f'prompt = "Do what there is to do."\ntimeout = "{timeout}"\ngrace = "3s"',
-                env=env,
-                extra=f'[respawn]\nlimit = 0\n[backends.agent]\npreset = "{self.agent}"',
-            )
+            lines = f'prompt = "Do what there is to do."\ntimeout = "{timeout}"\ngrace = "3s"\n{category}'
+            extra = f'[respawn]\nlimit = 0\n[backends.agent]\npreset = "{self.agent}"'
+            self.project.configure("code", category=lines, env=env, extra=extra)
             self.project.loop("start", "code")
             self.project.settle(120)
         ended = self.project.events("session.ended")
-        assert len(ended) == 1, self.project.events("session.*")
-        self._record(ended[0]["session"])
-        data: dict[str, Any] = ended[0]["data"]
+        assert len(ended) == before + 1, self.project.events("session.*")
+        self._record(ended[-1]["session"])
+        data: dict[str, Any] = ended[-1]["data"]
         return data
+
+    def env(self, url: str) -> dict[str, str]:
+        """What leads the agent to the model at `url`, and to nothing else."""
+        return {**self._common(), **getattr(self, f"_{self.agent}")(url)}
+
+    def forget(self) -> None:
+        """Take the agent's memory of its conversations away."""
+        for name in (".claude/projects", "codex/sessions", "codex/archived_sessions", ".local/share/gptme"):
+            shutil.rmtree(self.home / name, ignore_errors=True)
+        for path in (self.home / "codex").glob("*.sqlite*"):
+            path.unlink()
 
     def limit(self) -> dict[str, Any] | None:
         """The refusal that the log has of its pool, or None."""
@@ -87,7 +101,7 @@ class Bench:
 
     def _codex(self, url: str) -> dict[str, str]:
         config = self.home / "codex" / "config.toml"
-        config.parent.mkdir()
+        config.parent.mkdir(exist_ok=True)
         config.write_text(
             'model = "a-model"\nmodel_provider = "local"\ncheck_for_update_on_startup = false\n'
             "[analytics]\nenabled = false\n"
@@ -122,7 +136,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     agent = request.param
     if why := os.environ.get(f"MISSING_{agent.upper()}"):
         pytest.skip(why)
-    made = Bench(tmp_path, agent, request.function.__name__.removeprefix("test_").partition("_is_")[0])
+    made = Bench(tmp_path, agent, re.split("_is_|_says_", request.function.__name__.removeprefix("test_"))[0])
     yield made
     for run_dir in made.project.run_dirs():
         for pid in proc.marked(run_dir.name):
@@ -181,12 +195,12 @@ def test_an_answer_is_unproven_and_counted(bench: Bench) -> None:
     assert ended["usage"]["cost_micros"] is None or ended["usage"]["cost_micros"] > 0
 
 
-def test_a_bad_key_says_nothing_of_the_work_where_the_agent_tells_of_it(bench: Bench) -> None:
+def test_a_bad_key_says_nothing_of_the_work(bench: Bench) -> None:
     ended = bench.session(refuse(401, "authentication_error", "invalid x-api-key"))
     told = {
         "claude": ("refused", "unauthorised", 1),
         "codex": ("refused", "unauthorised", 1),
-        "gptme": ("failed", "exit_code", 76),
+        "gptme": ("refused", "unauthorised", 76),
     }
     assert (ended["outcome"], ended["reason"], ended["exit_code"]) == told[bench.agent]
     assert bench.limit() is None
@@ -220,6 +234,86 @@ def test_an_overload_is_limited(bench: Bench) -> None:
     assert (ended["outcome"], ended["reason"]) == ("limited", reasons[bench.agent])
 
 
+def test_a_rejected_request_is_a_failure(bench: Bench) -> None:
+    ended = bench.session(refuse(400, "invalid_request_error", "the request makes no sense"))
+    told = {"claude": ("failed", "api_error"), "codex": ("failed", "turn_failed"), "gptme": ("failed", "exit_code")}
+    assert (ended["outcome"], ended["reason"]) == told[bench.agent]
+    assert ended["exit_code"] != 0
+    assert bench.limit() is None
+
+
+def test_a_failed_session_is_what_the_outcome_file_says(bench: Bench) -> None:
+    ended = bench.session(outcome("failed"), done(bench.agent))
+    assert (ended["outcome"], ended["reason"]) == ("failed", "outcome_file")
+
+
+def test_a_refused_conversation_is_gone_on_with_by_its_own_name(bench: Bench) -> None:
+    refused = bench.session(rate_limited(bench.agent), subscription=bench.agent == "claude")
+    assert (refused["outcome"], bool(refused["resume_token"])) == ("limited", True)
+    bench.project.loop("backends", "probe", "agent")
+    ended = bench.session(outcome("productive"), done(bench.agent))
+    assert (ended["outcome"], ended["resume_token"]) == ("productive", refused["resume_token"])
+    assert ended["usage"]["output_tokens"] == 2 * OUTPUT, "what came before is not counted twice"
+    first, second = bench.project.events("session.requested")
+    assert second["data"]["resumes"] == first["session"]
+    assert bench.server is not None
+    assert "Go on where you stopped" in bench.server.last
+
+
+def test_a_conversation_that_is_gone_is_no_failure_of_the_work(bench: Bench) -> None:
+    bench.session(rate_limited(bench.agent), subscription=bench.agent == "claude")
+    bench.forget()
+    bench.project.loop("backends", "probe", "agent")
+    ended = bench.session(outcome("productive"), done(bench.agent))
+    # gptme begins one of that name anew.
+    expected = ("productive", "outcome_file") if bench.agent == "gptme" else ("refused", "no_conversation")
+    assert (ended["outcome"], ended["reason"]) == expected
+
+
+def test_a_commit_of_a_session_is_evidence(bench: Bench) -> None:
+    repository = bench.project.directory
+    subprocess.run(["git", "init", "-q", str(repository)], check=True)
+    bench.project.loop("hook", "install")
+    names = (f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL"))
+    identity = dict.fromkeys(names, "t@example.invalid")
+    commit = run("git commit -q --allow-empty -m 'a piece of work'")
+    ended = bench.session(commit, done(bench.agent), category='evidence = "git"', **identity)
+    # codex keeps .git from being written, unless its user allows more.
+    expected = ("unproven", "no_evidence") if bench.agent == "codex" else ("productive", "commits")
+    assert (ended["outcome"], ended["reason"]) == expected
+
+
+def test_doctor_asks_the_agent_and_spends_nothing(bench: Bench) -> None:
+    with ModelServer(say("hello")) as server:
+        extra = f'[backends.agent]\npreset = "{bench.agent}"'
+        bench.project.configure("code", category='prompt = "x"', env=bench.env(server.url), extra=extra)
+        checks = {each["name"]: each for each in bench.project.json("doctor", code=None)["checks"]}
+        assert [path for path in server.requests if path.startswith("POST")] == []
+    found = checks["backend_agent"]
+    version = next(package for package in (*install.NPM.values(), *install.PIP.values()) if bench.agent in package)
+    assert version.replace("==", "@").rpartition("@")[2] in found["detail"]
+    assert found["level"] == ("warn" if bench.agent == "codex" else "ok"), found
+
+
+def test_the_five_minutes_of_the_readme(bench: Bench, tmp_path: Path) -> None:
+    """With this agent alone on PATH beside what the system has."""
+    agents = tmp_path / "agents"
+    agents.mkdir()
+    program = shutil.which(bench.agent, path=os.pathsep.join(install.PATH))
+    assert program is not None
+    (agents / bench.agent).symlink_to(program)
+    with ModelServer(outcome("productive"), done(bench.agent), outcome("productive"), done(bench.agent)) as server:
+        env = {**bench.env(server.url), "PATH": f"{agents}:{os.environ['PATH']}"}
+        (tmp_path / "reader").mkdir()
+        reader = Reader(tmp_path / "reader", env)
+        said = reader.sh(blocks("sh")[0])
+        assert f"found  {bench.agent}" in said
+        ends = reader.ends(120)
+    assert ends
+    assert all(end["data"]["usage"]["input_tokens"] for end in ends), ends
+    assert "productive" in {end["data"]["outcome"] for end in ends}, ends
+
+
 def test_a_cut_connection_is_a_failure(bench: Bench) -> None:
     ended = bench.session(CUT)
     # gptme takes what came for the whole answer, and says so with exit code 0.
@@ -234,7 +328,7 @@ def test_a_connection_cut_once_is_made_again(bench: Bench) -> None:
 
 
 def test_a_hang_is_timed_out_and_can_be_resumed(bench: Bench) -> None:
-    ended = bench.session(HANG, timeout="12s")
+    ended = bench.session(HANG, timeout="30s")
     assert (ended["outcome"], ended["reason"]) == ("timed_out", "timeout")
     assert ended["resume_token"]
     assert bench.server is not None

@@ -18,7 +18,7 @@ from events.catalog import ControllerStarted, LoopPaused
 from events.clock import Clock, SystemClock
 from events.errors import ConfigError, StoreError
 from events.store import EventLog, Filter
-from loop import filesystem
+from loop import filesystem, trailer
 from loop.commands import doctor, init
 from loop.config_file import load
 from loop.controller import Loop
@@ -230,6 +230,7 @@ def test_evidence_of_git_needs_git_and_a_work_tree(home: Home) -> None:
     assert configured(home, more)["git"].level == "warn"
     assert checks_of(home, {"PATH": "/nowhere"})["git"].level == "fail"
     subprocess.run(["git", "init", "-q", home.root], check=True)
+    trailer.install(trailer.hook_of(home.root, ENVIRON))
     assert checks_of(home)["git"].level == "ok"
 
 
@@ -433,3 +434,52 @@ def test_what_init_writes_beside_a_selector_passes_too(tmp_path: Path, capsys: p
     init.run(tmp_path, selector=answer, force=False, as_json=False, environ=ENVIRON)
     capsys.readouterr()
     assert report(at(tmp_path / "loop.toml"), capsys)[0] == 0
+
+
+# ── agents ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def agent(home: Home, script: str, backend: str = 'preset = "claude"') -> Check:
+    """What is found of a backend whose agent is this script."""
+    programs = home.config.parent / "bin"
+    programs.mkdir(exist_ok=True)
+    (programs / "claude").write_text(f"#!/bin/sh\necho \"$*\" >> {programs}/asked\n{script}\n")
+    (programs / "claude").chmod(0o755)
+    home.config.write_text(CONFIG.replace('command = ["true"]', "") + f"[backends.opus]\n{backend}\n")
+    return checks_of(home, {"PATH": f"{programs}:{ENVIRON['PATH']}"})["backend_opus"]
+
+
+def test_an_agent_is_asked_for_its_version_and_its_login_and_for_nothing_else(home: Home) -> None:
+    found = agent(home, "echo claude 9.9", 'preset = "claude"\npool = "max"')
+    assert (found.level, found.detail) == ("ok", "claude 9.9, pool max, logged in")
+    assert (home.config.parent / "bin" / "asked").read_text().splitlines() == ["--version", "auth status"]
+
+
+def test_an_agent_where_nobody_is_logged_in_is_told(home: Home) -> None:
+    found = agent(home, '[ "$1" = --version ] || { echo "nobody is" >&2; exit 1; }; echo 9.9')
+    assert found.level == "warn"
+    assert "claude 9.9: claude auth status knows of no login" in found.detail
+    assert "nobody is" in found.detail
+
+
+def test_an_account_is_asked_with_its_own_variables(home: Home) -> None:
+    script = 'case "$1" in --version) echo 9.9;; *) [ "$CLAUDE_CONFIG_DIR" = /two ];; esac'
+    assert agent(home, script, 'preset = "claude"\nenv = { CLAUDE_CONFIG_DIR = "/two" }').level == "ok"
+    assert agent(home, script).level == "warn"
+
+
+def test_an_agent_that_does_not_start_is_a_failure(home: Home) -> None:
+    found = agent(home, "echo wrong libc >&2; exit 127")
+    assert found.level == "fail"
+    assert "wrong libc" in found.detail
+
+
+def test_commits_that_would_carry_no_trailer_are_told(home: Home) -> None:
+    subprocess.run(["git", "init", "-q", str(home.config.parent)], check=True)
+    told = configured(home, "").get("git")
+    assert told is None, "nothing rests on commits"
+    home.config.write_text(CONFIG.replace('evidence = "exit"', 'evidence = "git"'))
+    found = checks_of(home)["git"]
+    assert (found.level, found.fix) == ("warn", f"run: loop hook install {home.config.parent}")
+    trailer.install(trailer.hook_of(home.config.parent, ENVIRON))
+    assert checks_of(home)["git"].level == "ok"

@@ -17,7 +17,7 @@ import pytest
 from events.errors import ConfigError, StoreError, UsageError
 from events.store import EventLog, Filter
 from loop.commands import doctor, init
-from loop.config_file import load, parse
+from loop.config_file import load, parse, prompt_of
 from loop.config_report import warnings
 from loop.controller import Loop
 from loop.home import at
@@ -280,3 +280,61 @@ def test_what_is_ignored_already_is_not_ignored_twice(project: Path) -> None:
 def test_outside_a_work_tree_there_is_no_gitignore(project: Path) -> None:
     run_init(project)
     assert not (project / ".gitignore").exists()
+
+
+# ── agents ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def with_agents(directory: Path, *names: str) -> dict[str, str]:
+    """An environment in which these agents are installed."""
+    programs = directory / "agents"
+    programs.mkdir(exist_ok=True)
+    for name in names:
+        (programs / name).write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{name} 9.9"\nexit 0\n')
+        (programs / name).chmod(0o755)
+    return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+
+
+def test_the_agents_that_are_installed_become_its_backends(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    environ = with_agents(project.parent, "codex", "gptme")
+    init.run(project, selector=None, force=False, as_json=False, environ=environ)
+    config = load(project / "loop.toml")
+    assert list(config.backends) == ["codex", "gptme"]
+    assert config.command_of("code", "codex")[0] == "codex"
+    assert {category.prompt_file for category in config.categories.values()} == {"prompt.md"}
+    prompt = prompt_of(config, "triage", {"category": "triage", "task": "t-1"})
+    assert "category of work: triage\nYour task: t-1\n" in prompt
+    assert '{"outcome": "productive"' in prompt
+    assert warnings(config) == []
+    assert "found  codex, gptme" in capsys.readouterr().out
+
+
+def test_an_agent_is_chosen_by_name_and_none_is_the_example(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    environ = with_agents(project.parent, "claude", "codex")
+    chosen: Any = {"selector": None, "force": True, "as_json": True, "environ": environ}
+    init.run(project, agents=["codex"], **chosen)
+    assert json.loads(capsys.readouterr().out)["agents"] == ["codex"]
+    assert list(load(project / "loop.toml").backends) == ["codex"]
+    init.run(project, agents=["none"], **chosen)
+    assert json.loads(capsys.readouterr().out)["prompt"] is None
+    assert list(load(project / "loop.toml").backends) == ["default"]
+    for name, why in (("gptme", "no program gptme on PATH"), ("gtpme", "no such agent")):
+        with pytest.raises(UsageError, match=why):
+            init.run(project, agents=[name], **chosen)
+
+
+def test_a_prompt_that_is_there_stays(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "prompt.md").write_text("mine")
+    init.run(project, selector=None, force=False, as_json=False, environ=with_agents(project.parent, "claude"))
+    assert (project / "prompt.md").read_text() == "mine"
+    assert "kept   " in capsys.readouterr().out
+
+
+def test_a_selectors_categories_have_the_agents_prompt(project: Path) -> None:
+    selector = answering(project, {"all_scores": {"code": 0.9, "news": 0.1}})
+    environ = with_agents(project.parent, "claude")
+    init.run(project, selector=selector, force=False, as_json=False, environ=environ)
+    config = load(project / "loop.toml")
+    assert [(name, each.prompt_file) for name, each in config.categories.items()] == [
+        ("code", "prompt.md"), ("news", "prompt.md"),
+    ]  # fmt: skip

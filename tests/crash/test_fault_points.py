@@ -51,7 +51,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     directory = tmp_path / "project"
     directory.mkdir()
     made = Project(directory)
-    again = 'command = ["./agent.sh"]\ncooldown = "0s"'  # what was lost is started again by the next pass
+    again = 'command = ["./agent.sh"]\ngrader = ["echo", "0.5"]\ncooldown = "0s"'  # what was lost is started again
     made.configure(*CATEGORIES, slots=2, category=again, env={"SAY": '{"outcome": "noop"}'})
     made.agent.write_text(AGENT)
     yield made

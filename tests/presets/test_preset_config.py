@@ -192,3 +192,30 @@ def test_a_package_that_brings_no_preset_is_named() -> None:
     assert "is no loop.presets.preset.Preset but str" in problems('[categories.code]\n[backends.b]\npreset = "none"')[0]
     assert "cannot be loaded: AttributeError" in problems('[categories.code]\n[backends.b]\npreset = "gone"')[0]
     assert preset("shell").evidence == "exit"  # ours is not replaced
+
+
+# ── going on with a conversation ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("claude", ["--resume={resume}"]), ("codex", ["resume", "{resume}"]), ("gptme", ["--name={resume}"])],
+)
+def test_a_preset_resumes_with_its_own_words_between_the_options_and_the_prompt(name: str, words: list[str]) -> None:
+    found = config(f'[categories.code]\n[backends.b]\npreset = "{name}"\nargs = ["--model", "m"]')
+    resume = found.resume_command_of("code", "b")
+    assert resume is not None
+    cold = found.command_of("code", "b")
+    assert [*resume] == [*cold[:-2], *words, *cold[-2:]]
+
+
+def test_words_that_resume_go_with_the_command_they_are_for() -> None:
+    own = '[categories.code]\n[presets.p]\nbase = "claude"\ncommand = ["./boxed"]\n{}[backends.b]\npreset = "p"'
+    assert config(own.format("")).resume_command_of("code", "b") is None
+    resuming = config(own.format('resume = ["--go-on", "{{resume}}"]\n'.replace("{{", "{").replace("}}", "}")))
+    assert resuming.resume_command_of("code", "b") == ("./boxed", "--go-on", "{resume}", "--", "{prompt}")
+    shell = config('[categories.code]\n[backends.b]\npreset = "shell"')
+    assert shell.resume_command_of("code", "b") is None
+    mine = '[categories.code]\n[backends.b]\ncommand = ["x"]\nresume_command = ["x", "{resume}"]'
+    assert config(mine).resume_command_of("code", "b") == ("x", "{resume}")
+    assert config(mine.replace("[backends", 'command = ["y"]\n[backends')).resume_command_of("code", "b") is None

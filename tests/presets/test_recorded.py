@@ -13,7 +13,7 @@ import pytest
 from loop.presets.reading import read
 from loop.presets.registry import preset
 from loop.sessions.outcome import Verdict, judge
-from loop.sessions.rundir import ExitFile
+from loop.sessions.rundir import ExitFile, Reader
 
 RECORDED = Path(__file__).resolve().parent / "recorded"
 SESSION = "sq4zk2mtb7ra"
@@ -41,6 +41,7 @@ CASES = [
     Case("claude-a_rate_limit", 1, "limited", "rate_limit", (0, 0, 0), 0, limited=True, resets=True),
     Case("claude-a_rate_limit_without_reset", 1, "limited", "rate_limit", (0, 0, 0), 0, limited=True),
     Case("claude-an_overload", 1, "limited", "overloaded", (0, 0, 0), 0, limited=True),
+    Case("claude-a_rejected_request", 1, "failed", "api_error", (0, 0, 0), 0),
     Case("claude-a_hang", None, "timed_out", "timeout", None, killed=True),
     Case("codex-productive", 0, "unproven", "no_evidence", (200, 14, 80)),
     Case("codex-an_answer", 0, "unproven", "no_evidence", (100, 7, 40)),
@@ -49,14 +50,16 @@ CASES = [
     Case("codex-a_rate_limit_without_reset", 1, "limited", "rate_limit", None, limited=True),
     Case("codex-an_overload", 1, "limited", "rate_limit", None, limited=True),
     Case("codex-a_cut_connection", 1, "failed", "turn_failed", None),
+    Case("codex-a_rejected_request", 1, "failed", "turn_failed", None),
     Case("codex-a_hang", None, "timed_out", "timeout", None, killed=True),
     Case("codex-a_wait_for_quota", None, "timed_out", "timeout", None, killed=True, limited=True),
     Case("gptme-productive", 0, "unproven", "no_evidence", (200, 14, 80), 1410),
     Case("gptme-an_answer", 0, "unproven", "no_evidence", (100, 7, 40), 705),
-    Case("gptme-a_bad_key", 76, "failed", "exit_code", None),
+    Case("gptme-a_bad_key", 76, "refused", "unauthorised", None),
     Case("gptme-a_rate_limit", 75, "limited", "exit_codes", None, limited=True),
     Case("gptme-an_overload", 1, "limited", "limit_pattern", None, limited=True),
     Case("gptme-a_cut_connection", 0, "unproven", "no_evidence", None),
+    Case("gptme-a_rejected_request", 1, "failed", "exit_code", None),
     Case("gptme-a_hang", None, "timed_out", "timeout", None, killed=True),
 ]
 
@@ -66,9 +69,8 @@ def verdict(run_dir: Path, case: Case) -> Verdict:
     for name in ("out", "err"):
         shutil.copyfile(RECORDED / f"{case.name}.{name}", run_dir / f"{name}.log")
     data = preset(agent)
-    reading = read(
-        str(run_dir), SESSION, {"parser": agent, "limit_patterns": list(data.limit_patterns)}, ended_at=time.time()
-    )
+    reader: Reader = {"parser": agent, "limit_patterns": list(data.limit_patterns)}
+    reading = read(str(run_dir), SESSION, reader, ended_at=time.time(), exit_code=case.code)
     codes = {str(code): outcome for code, outcome in data.exit_codes.items()}
     return judge(ended(case), None, evidence="outcome", exit_codes=codes, commits=None, reading=reading)
 

@@ -83,7 +83,8 @@ def test_a_copy_goes_its_own_way() -> None:
     story = given(configured(), tick(), running("s1"))
     copy, before = story.state.copy(), story.state.dump()
     assert copy.dump() == before
-    copy.apply(Event(copy.position + 1, "session.lost", "x" * 27, None, None, "s1", "code", {"why": "", "held": {}}))
+    data = {"why": "", "resume_token": None, "held": {}}
+    copy.apply(Event(copy.position + 1, "session.lost", "x" * 27, None, None, "s1", "code", data))
     assert copy.dump() != before
     assert story.state.dump() == before
 

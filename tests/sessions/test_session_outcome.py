@@ -268,7 +268,7 @@ def test_commits_count_by_their_trailer_on_any_ref(tmp_path: Path) -> None:
     git(tmp_path, "switch", "-q", "-c", "later", "HEAD")
     git(tmp_path, "switch", "-q", "side")
     assert commits_with_trailer(str(tmp_path), "s1") == 2
-    assert commits_with_trailer(str(tmp_path), "s2") == 2
+    assert commits_with_trailer(str(tmp_path), "s2") == 1, "a commit of two counted for both"
     assert commits_with_trailer(str(tmp_path), "s12") == 1
     assert commits_with_trailer(str(tmp_path), ".*") == 0
     (tmp_path / "below").mkdir()
