@@ -127,6 +127,7 @@ def test_the_shim_loads_nothing_but_itself_and_the_standard_library() -> None:
     assert loaded == [
         "loop",
         "loop.sessions",
+        "loop.sessions.cgroup",
         "loop.sessions.faultpoint",
         "loop.sessions.handshake",
         "loop.sessions.locks",

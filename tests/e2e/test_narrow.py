@@ -29,5 +29,5 @@ def test_a_command_to_run_next_stands_on_a_line_of_its_own(project: Project) -> 
     project.configure("code")
     project.loop("tick")
     lines = project.loop("why", "last", env={"COLUMNS": "80"}).stdout.splitlines()
-    assert lines[-1].startswith("→ loop why ")
-    assert " loop status --at " in lines[-1]
+    assert lines[-2].startswith("→ loop why ")
+    assert lines[-1].startswith("→ loop status --at ")

@@ -131,14 +131,14 @@ def test_a_choice_without_a_request_is_a_problem_at_once_also_beyond_the_free_sl
     assert problem(given(configured(), tick(), ranking("code"), decides())) is not None
     far = given(configured(slots=2), running("s1"), tick(), ranking("code", "docs"), decides())
     assert losses(far) == {"lock_held": 1}, "docs is beyond the one slot that is free"
-    assert "1 choices" in (problem(far) or "")
+    assert "1 choice " in (problem(far) or "")
 
 
 def test_at_the_position_of_a_decision_its_choices_are_not_missed() -> None:
     story = given(configured(), tick(), ranking("code", "docs"), decides())
     assert problem(story, 0) is None, "its grants are the next events of the same transaction"
     assert problem(story.happens(granted("s1")), 0) is None
-    assert "1 choices" in (problem(story) or ""), "docs was not granted"
+    assert "1 choice " in (problem(story) or ""), "docs was not granted"
 
 
 def test_a_start_may_take_as_long_as_a_session_and_a_period() -> None:
