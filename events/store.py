@@ -737,6 +737,10 @@ class EventLog:
         )
         return None if row is None else (int(row[0]), bytes(row[1]))
 
+    def snapshot_bytes(self, version: str) -> int:
+        """What the states of all snapshots of this version take, in bytes."""
+        return int(self._row("SELECT coalesce(sum(length(state)), 0) FROM snapshots WHERE version = ?", (version,))[0])
+
     def save_snapshot(self, version: str, position: int, state: bytes) -> None:
         """Keep `state` for `position`; snapshots of other versions of the folds are dropped, they cannot be read."""
         with self.transaction():

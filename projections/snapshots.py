@@ -78,8 +78,7 @@ def save(log: EventLog, state: State) -> None:
     Where states are large they are kept more rarely: snapshots stay within a quarter of what the events take.
     """
     position, newest = log.load_snapshot(version(), state.position) or (0, b"")
-    behind = state.position - position
-    if behind > EVERY:
-        room = behind * log.size() // (SHARE * state.position)
+    if state.position - position > EVERY:
+        room = log.size() // SHARE - log.snapshot_bytes(version())
         if len(newest) <= room and len(state_now := packed(state)) <= room:  # the newest tells, without any packing
             log.save_snapshot(version(), state.position, state_now)

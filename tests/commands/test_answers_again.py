@@ -10,6 +10,8 @@ import pytest
 
 from tests.e2e.e2e_project import Project
 
+pytestmark = pytest.mark.slow
+
 ANSWERS = (
     ("status",),
     ("status", "--at", "3"),

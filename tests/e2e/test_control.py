@@ -121,7 +121,7 @@ class TestPause:
     @pytest.mark.parametrize("scope", [["--category", "code"], ["--backend", "default"]])
     def test_of_a_part_ends_by_itself_too(self, project: Project, scope: list[str]) -> None:
         project.configure("code")
-        project.loop("pause", *scope, "--until", "2s")
+        project.loop("pause", *scope, "--until", "6s")
         assert "chosen" not in verdicts(project).values()
         wait_until(lambda: verdicts(project) == {"code": "chosen"})
 

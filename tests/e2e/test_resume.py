@@ -8,7 +8,10 @@ import signal
 import time
 from typing import Any
 
+import pytest
 from e2e_project import PRODUCTIVE, Project, wait_until
+
+pytestmark = pytest.mark.slow
 
 # An agent that speaks like `claude -p`: it names its conversation, and is refused as often as the file `refusals` says.
 AGENT = """#!/bin/sh

@@ -29,6 +29,8 @@ from tests.e2e.e2e_project import LOOP, Project, kill, wait_until
 
 NOOP = '{"outcome": "noop"}'
 AGAIN = 'command = ["./agent.sh"]\ncooldown = "0s"'
+pytestmark = pytest.mark.slow
+
 PROBES = importlib.util.find_spec("projections.pools") is not None
 
 
@@ -187,7 +189,6 @@ def test_05_one_refusal_of_an_account_closes_it_for_all_four_that_share_it(proje
     project.assert_sound()
 
 
-@pytest.mark.slow  # nothing that refused is tried again within a minute
 @pytest.mark.skipif(not PROBES, reason="pools open for all at once in this release")
 def test_05_and_at_its_reset_one_of_the_four_tries_it_first(project: Project) -> None:
     limited_account(project, seconds=8)

@@ -327,4 +327,4 @@ def test_snapshots_take_no_more_than_their_part_of_the_store(
     of_events = journal.log.size() - of_snapshots
     assert len(rows) > 5
     assert rows[-1][0] > 5_000, "with states so large, one every ten events would be several times the log"
-    assert of_snapshots <= of_events / 3, "a quarter, but in so small a store the empty tables count, too"
+    assert of_snapshots <= of_events / 4
