@@ -172,7 +172,9 @@ class _Board:
         self.pooled: Counter[str] = Counter()  # and by pool
         self.tried: set[str] = set()  # scopes that a grant is the probe of
         self.until = _earliest(view.backends.values())
-        self.open = {name: each for name, each in view.backends.items() if self.takes_more(each)}
+        self.obstacles = {name: self.obstacle(each) for name, each in view.backends.items()}
+        self.open = {name: each for name, each in view.backends.items() if self.obstacles[name] is None}
+        self.gates = _gates(view)
         for choice in chosen:
             self.grant(choice)
 
@@ -191,9 +193,10 @@ class _Board:
         if backend is not None:
             self.pooled[backend.pool] += 1
             self.tried.update(backend.trial)
-            for name in [name for name, each in self.open.items() if each.pool == backend.pool]:
-                if not self.takes_more(self.open[name]):
-                    del self.open[name]
+            for name, each in self.view.backends.items():
+                if each.pool == backend.pool and (obstacle := self.obstacle(each)) is not None:
+                    self.obstacles[name] = obstacle
+                    self.open.pop(name, None)
 
     def free(self) -> int:
         return max(0, self.view.slots - len(self.view.live)) - len(self.chosen)
@@ -211,9 +214,6 @@ class _Board:
     def is_alone(self, name: str) -> bool:
         category = self.view.categories.get(name)
         return category is not None and category.parallel == "alone"
-
-    def takes_more(self, backend: Backend) -> bool:
-        return self.obstacle(backend) is None
 
     def obstacle(self, backend: Backend) -> str | None:
         """The first of OBSTACLES that keeps a backend from one session more, whosever; None: it would take it."""
@@ -275,16 +275,17 @@ class _Board:
         found = (
             self.backend_budget(backend)
             for backend in self.named(category, wanted)
-            if (category.own_command or backend.command) and self.obstacle(backend) == "budget"
+            if (category.own_command or backend.command) and self.obstacles[backend.name] == "budget"
         )
         return next(found, None)
 
     def weighed(self, category: Category, wanted: str | None, picked: str | None) -> dict[str, str]:
         """A word of BACKENDS on each backend that comes into question."""
-        words = {}
-        for backend in self.named(category, wanted):
-            able = category.own_command or backend.command
-            words[backend.name] = (self.obstacle(backend) if able else "no_command") or "later"
+        obstacles, own = self.obstacles, category.own_command
+        words = {
+            backend.name: (obstacles[backend.name] if own or backend.command else "no_command") or "later"
+            for backend in self.named(category, wanted)
+        }
         if picked is not None:
             words[picked] = self._why(category, wanted, picked, sum(word == "later" for word in words.values()))
         return words
@@ -330,8 +331,6 @@ def _not_ranked(board: _Board, candidate: _Considered, category: Category) -> De
 
 def _restrained(mode: str) -> Gate:
     def gate(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
-        if not board.view.restraints:
-            return None
         for scope in ("all", f"category:{category.name}"):
             restraint = board.view.restraints.get(scope)
             if restraint is not None and restraint.mode == mode:
@@ -428,8 +427,6 @@ def _over_allocated(board: _Board, candidate: _Considered, category: Category) -
 
 def _budget_spent(board: _Board, candidate: _Considered, category: Category) -> Detail | None:
     """The category's own budget, or those of every backend that could otherwise take it; by hand, too."""
-    if not board.view.budgets:
-        return None
     found = board.budget(f"category:{category.name}", board.granted[category.name])
     if found is None and next(board.able(category, candidate.backend), None) is None:
         found = board.short(category, candidate.backend)
@@ -504,6 +501,18 @@ GATES: dict[str, Gate] = {
     "no_slot": _no_slot,
 }
 """In the order of VERDICTS; a test compares."""
+
+
+def _gates(view: View) -> list[tuple[str, Gate]]:
+    """Those that can stop anybody under this view; as a rule there is no restraint and no budget."""
+    idle: set[str] = set()
+    if not view.restraints:
+        idle |= {"frozen", "draining", "paused"}
+    if not view.budgets:
+        idle.add("budget_spent")
+    if all(measure.ok for measure in view.host):
+        idle.add("host_busy")
+    return [(code, gate) for code, gate in GATES.items() if code not in idle]
 
 
 # ── candidates ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -607,7 +616,7 @@ def _judge(board: _Board, candidate: _Considered) -> Candidate:
     category = board.view.categories.get(candidate.name)
     if category is None:
         return _verdict(candidate, "unknown_category", (), {})
-    failed = {code: detail for code, gate in GATES.items() if (detail := gate(board, candidate, category)) is not None}
+    failed = {code: detail for code, gate in board.gates if (detail := gate(board, candidate, category)) is not None}
     if failed:
         first, *others = failed
         weighed = None if failed.keys().isdisjoint(("no_backend", "budget_spent")) else (
