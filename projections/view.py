@@ -362,31 +362,22 @@ def _categories(state: State, config: dict[str, Any], now: int) -> dict[str, Cat
     return found
 
 
-class _Settled(NamedTuple):
-    """What the config alone says of a category: the first fields of `Category`."""
-
-    name: str
-    target: int | None
-    parallel: Parallel
-    lanes: int
-    locks: tuple[str, ...]
-    backends: tuple[str, ...] | None
-    own_command: bool
-    timeout: int
+Settled = tuple[str, int | None, Parallel, int, tuple[str, ...], tuple[str, ...] | None, bool, int]
 
 
 @of_config
-def _settled(config: Mapping[str, Any]) -> dict[str, _Settled]:
+def _settled(config: Mapping[str, Any]) -> dict[str, Settled]:
+    """What the config alone says of each category: the first fields of `Category`, in their order."""
     return {
-        name: _Settled(
-            name=name,
-            target=None if settings["target"] is None else round(settings["target"] * PPM),
-            parallel=settings["parallel"],
-            lanes=settings["lanes"],
-            locks=tuple(settings["locks"]),
-            backends=None if settings["backends"] is None else tuple(settings["backends"]),
-            own_command=settings["own_command"],
-            timeout=round(settings["timeout"] * 1_000_000),
+        name: (
+            name,
+            None if settings["target"] is None else round(settings["target"] * PPM),
+            settings["parallel"],
+            settings["lanes"],
+            tuple(settings["locks"]),
+            None if settings["backends"] is None else tuple(settings["backends"]),
+            settings["own_command"],
+            round(settings["timeout"] * 1_000_000),
         )
         for name, settings in config["categories"].items()
     }
