@@ -145,7 +145,7 @@ class TestDrain:
         assert project.events("loop.draining") == []
 
     def test_waits_for_those_that_run_and_starts_no_more(self, project: Project) -> None:
-        project.configure("code", "docs", slots=1, env={"NAP": "2"})
+        project.configure("code", "docs", slots=1, env={"NAP": "6"})
         project.loop("tick")
         done = project.loop("drain", "--wait", "--reason", "an upgrade")
         assert "waiting for 1" in done.stderr
