@@ -43,7 +43,8 @@ def bench(directory: Path) -> Iterator[Line]:
         before, begun = (cpu(ours.pid), cpu(peer.pid)), time.monotonic()
         time.sleep(SECONDS)
         elapsed = time.monotonic() - begun
-        shares = [100 * (cpu(process.pid) - cpu) / elapsed for process, cpu in zip((ours, peer), before, strict=True)]
+        spent = [cpu(process.pid) - used for process, used in zip((ours, peer), before, strict=True)]
+        shares = [100 * each / elapsed for each in spent]
         sizes = [memory(process.pid) for process in (ours, peer)]
     finally:
         for process in (ours, peer):
