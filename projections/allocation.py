@@ -36,17 +36,18 @@ def configured(state: Allocation, event: Event) -> None:
 def started(state: Allocation, event: Event) -> None:
     assert event.session is not None
     assert event.category is not None
-    hours, sum = state["hours"], state["sum"]
+    at, category, hours, sum = event.at, event.category, state["hours"], state["sum"]
     if sum is not None:
-        if event.at[:13] not in hours:
-            window.move(sum, hours, event.at)
-        window.add(sum, event.at[:13], event.category, 1, 0)
-    cell = bucket(hours, event.at, dict).setdefault(event.category, [0, 0])
+        hour = at[:13]
+        if hour not in hours:
+            window.move(sum, hours, at)
+        window.add(sum, hour, category, 1, 0)
+    cell = bucket(hours, at, dict).setdefault(category, [0, 0])
     cell[0] += 1
     state["total"] += 1
-    state["open"][event.session] = [event.at, event.category]
-    state["last_started"][event.category] = [event.at, state["total"]]
-    keep_exact(state["exact"], [event.at, event.category, event.session, 0])
+    state["open"][event.session] = [at, category]
+    state["last_started"][category] = [at, state["total"]]
+    keep_exact(state["exact"], [at, category, event.session, 0])
 
 
 def ended(state: Allocation, event: Event) -> None:
@@ -54,22 +55,21 @@ def ended(state: Allocation, event: Event) -> None:
     if opened is None:
         return
     at, category = opened
-    micros = round((event.data.get("seconds") or 0) * 1_000_000)
-    unused = event.data.get("outcome") in UNUSED
-    cell = state["hours"].get(at[:13], {}).get(category)
-    if cell is not None:
+    session, data, hour = event.session, event.data, at[:13]
+    micros = round((data.get("seconds") or 0) * 1_000_000)
+    unused = data.get("outcome") in UNUSED
+    if (cells := state["hours"].get(hour)) is not None and category in cells:
+        cell, sum = cells[category], state["sum"]
         cell[0] -= unused
         cell[1] += micros
-        if state["sum"] is not None:
-            window.add(state["sum"], at[:13], category, -unused, micros)
+        if sum is not None:
+            window.add(sum, hour, category, -unused, micros)
     state["total"] -= unused
-    exact = state["exact"]
-    for index in reversed(range(len(exact))):  # from the newest: whoever ends now started lately
-        if exact[index][2] == event.session:
+    for item in reversed(state["exact"]):  # from the newest: whoever ends now started lately
+        if item[2] == session:
+            item[3] = micros
             if unused:
-                del exact[index]
-            else:
-                exact[index][3] = micros
+                state["exact"].remove(item)
             break
 
 

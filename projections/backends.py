@@ -128,16 +128,16 @@ def changed(state: Backends, event: Event) -> None:
 
 def requested(state: Backends, event: Event) -> None:
     assert event.session is not None
-    backend, pool = event.data["backend"], event.data["pool"]
+    session, backend, pool = event.session, event.data["backend"], event.data["pool"]
     state["last_used"][backend] = event.position
-    state["live"][event.session] = [backend, pool, event.category in state["own"]]
+    state["live"][session] = [backend, pool, event.category in state["own"]]
     known = state["pools"].get(pool)
     if known is not None and known["state"] != "available" and known["probe"] is None:
-        known["probe"] = event.session
+        known["probe"] = session
     for scope in (pool_scope(pool), backend_scope(backend)):
         breaker = state["breakers"].get(scope)
         if breaker is not None and breaker["opened"] is not None and breaker["probe"] is None:
-            breaker["probe"] = event.session
+            breaker["probe"] = session
 
 
 def started(state: Backends, event: Event) -> None:
@@ -156,8 +156,12 @@ def ended(state: Backends, event: Event) -> None:
     if known is not None and known["probe"] == session:
         known.update({"probe": None, "probed": None})
     told = NOTHING if own else told_by(event)
-    _break(state, pool_scope(pool), event, told, told.scope == "pool")
-    _break(state, backend_scope(backend), event, told, told.scope == "backend")
+    for scope, meant in ((pool_scope(pool), told.scope == "pool"), (backend_scope(backend), told.scope == "backend")):
+        breaker = state["breakers"].get(scope)
+        if breaker is not None and breaker["opened"] is not None:
+            _tried(breaker, event, told, meant)
+        elif meant and told is not NOTHING:
+            _counted(state, scope, event, told)
 
 
 def told_by(event: Event) -> Told:
@@ -167,33 +171,33 @@ def told_by(event: Event) -> Told:
         return Told("broken", "backend", data["code"], at_once=True)
     if event.type != "session.ended":
         return NOTHING
+    outcome = data["outcome"]
     if data["reason"] == UNAUTHORISED:
         return Told("broken", "pool", UNAUTHORISED, at_once=True)
-    if data["outcome"] in BROKEN:
-        return Told("broken", "backend", data["outcome"])
-    return SERVES if data["outcome"] in SERVED else NOTHING
+    if outcome in BROKEN:
+        return Told("broken", "backend", outcome)
+    return SERVES if outcome in SERVED else NOTHING
 
 
-def _break(state: Backends, scope: str, event: Event, told: Told, meant: bool) -> None:
-    """What an end does to one breaker; `meant`: it is the one that the end speaks of."""
-    breaker = state["breakers"].get(scope)
-    if breaker is not None and breaker["opened"] is not None:
-        if breaker["probe"] != event.session:
-            return  # a session from before: the probe decides
-        breaker["probe"] = None
-        if told.what == "served":
-            breaker.update({"ends": [], "opened": None, "why": "", "times": 0, "asked": None})
-        elif told.what == "broken" and meant:
-            breaker.update({"opened": event.at, "why": told.why, "times": breaker["times"] + 1, "asked": None})
-        return
-    if told.what == "nothing" or not meant:
-        return
+def _tried(breaker: Breaker, event: Event, told: Told, meant: bool) -> None:
+    """What an end does to an open breaker; `meant`: it is the one that the end speaks of."""
+    if breaker["probe"] != event.session:
+        return  # a session from before: the probe decides
+    breaker["probe"] = None
+    if told.what == "served":
+        breaker.update({"ends": [], "opened": None, "why": "", "times": 0, "asked": None})
+    elif told.what == "broken" and meant:
+        breaker.update({"opened": event.at, "why": told.why, "times": breaker["times"] + 1, "asked": None})
+
+
+def _counted(state: Backends, scope: str, event: Event, told: Told) -> None:
+    """What an end that says something does to the closed breaker of `scope`."""
+    breaker, broken = state["breakers"].get(scope), told.what == "broken"
     if breaker is None:
         breaker = Breaker(ends=[], opened=None, why="", times=0, probe=None, asked=None)
         state["breakers"][scope] = breaker
-    said: list[str | bool] = [event.at, told.what == "broken"]
-    keep_recent(breaker["ends"], said, ENDS_KEPT)
-    if told.what == "broken" and (told.at_once or _too_many(breaker["ends"], event.at)):
+    keep_recent(breaker["ends"], [event.at, broken], ENDS_KEPT)
+    if broken and (told.at_once or _too_many(breaker["ends"], event.at)):
         breaker.update({"opened": event.at, "why": told.why, "times": 1, "probe": None, "asked": None})
 
 

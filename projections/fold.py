@@ -82,10 +82,13 @@ def keep_exact(items: list[list[Any]], item: list[Any]) -> None:
 
     What is older goes when an hour begins, so that a quiet loop's state does not carry what no window will ask for.
     """
-    if items and items[-1][0][:13] != item[0][:13]:
-        oldest = to_text(max(0, to_micros(item[0]) - EXACT_HELD))
+    at = item[0]
+    if items and items[-1][0][:13] != at[:13]:
+        oldest = to_text(max(0, to_micros(at) - EXACT_HELD))
         items[:] = [kept for kept in items if kept[0] > oldest]
-    keep_recent(items, item, EXACT_KEPT)
+    items.append(item)
+    if len(items) > EXACT_KEPT:
+        del items[0]
 
 
 def keep_recent(items: list[T], item: T, limit: int) -> None:

@@ -7,6 +7,7 @@ the same at any past position. Whether it is used at all is the config's word.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any, TypedDict
 
 from events.envelope import Event
@@ -22,6 +23,9 @@ STEP = 0.1  # that a tilt must move by to move at all
 DISCOUNT = 0.9  # of a grade for each later one of its category
 PRIOR = 5.0  # grades' worth of belief that a category is like all others
 LOWEST, HIGHEST = 0.5, 1.5
+
+WORTH = list(accumulate([0.0] * GRADES_KEPT, lambda weight, _: weight * DISCOUNT + 1, initial=0.0))
+"""How many grades so many of a category are worth, the older ones discounted."""
 
 
 class Lessons(TypedDict):
@@ -73,11 +77,11 @@ def graded(state: Lessons, event: Event) -> None:
     category = event.category or ""
     kept = state["grades"].pop(category, [])
     state["grades"][category] = kept  # the last to be graded is the last to go
-    known = next((item for item in kept if item[0] == session), None)
-    if known is None:
-        keep_recent(kept, [session, grade], GRADES_KEPT)
+    known = [item for item in kept if item[0] == session]
+    if known:
+        known[0][1] = grade
     else:
-        known[1] = grade
+        keep_recent(kept, [session, grade], GRADES_KEPT)
     state["means"][category] = mean(kept)
     if len(state["grades"]) > CATEGORIES_KEPT:
         oldest = next(iter(state["grades"]))
@@ -91,9 +95,9 @@ def answered(state: Lessons, event: Event) -> None:
 
 def mean(grades: list[list[Any]]) -> tuple[float, float]:
     """(discounted mean grade, how many grades it is worth); (0, 0) of none."""
-    total = weight = 0.0
+    total, weight = 0.0, WORTH[len(grades)]
     for _, grade in grades:  # oldest first: Horner's rule
-        total, weight = total * DISCOUNT + grade, weight * DISCOUNT + 1
+        total = total * DISCOUNT + grade
     return (total / weight, weight) if weight else (0.0, 0.0)
 
 

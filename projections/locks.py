@@ -113,7 +113,7 @@ def _check_interval(state: Locks, event: Event, key: str, token: int, interval: 
     boot, begin, end = interval["boot"], interval["from_ns"], interval["to_ns"]
     known = state["intervals"].setdefault(key, [])
     for other_boot, other_begin, other_end, other_token in known:
-        if boot == other_boot and begin < other_end and other_begin < end:
+        if begin < other_end and other_begin < end and boot == other_boot:
             _violation(state, event, "intervals_overlap", key, max(token, other_token))
     keep_recent(known, [boot, begin, end, token], INTERVALS_KEPT)
 

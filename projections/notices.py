@@ -78,10 +78,11 @@ def limited(state: Notices, event: Event) -> None:
 
 
 def requested(state: Notices, event: Event) -> None:
+    granted, token = state["granted"], event.position
     for scope in scopes_of(event):
-        state["granted"].pop(scope, None)
-        state["granted"][scope] = event.position
-        _bound(state["granted"])
+        granted.pop(scope, None)  # the newest last
+        granted[scope] = token
+        _bound(granted)
 
 
 def lost(state: Notices, event: Event) -> None:

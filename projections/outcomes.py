@@ -54,11 +54,10 @@ def initial() -> Outcomes:
 
 def requested(state: Outcomes, event: Event) -> None:
     data = event.data
-    served = None
-    if data["parent"] is not None:
-        served = next((due for due in state["due"] if due["session"] == data["parent"]), None)
-        if served is not None:
-            state["due"].remove(served)
+    served, parent = None, data["parent"]
+    if parent is not None:
+        place = next((place for place, due in enumerate(state["due"]) if due["session"] == parent), None)
+        served = None if place is None else state["due"].pop(place)
     state["open"][event.session or ""] = [data["chain"], data["rule"], served]
 
 

@@ -131,7 +131,7 @@ def requested(state: Selection, event: Event) -> None:
     readable = last is not None and not last["rejected"]
     named = rule in RANKED_RULES  # believed only where no answer was ever recorded that could be compared
     if last is not None:
-        named = any(entry["category"] == category for entry in last["ranking"])
+        named = category in [entry["category"] for entry in last["ranking"]]
     uses = last is not None and rule not in UNJUDGED_RULES and category not in last["used"]
     state["open"][session] = {
         "rule": rule,

@@ -97,11 +97,10 @@ def requested(state: Sessions, event: Event) -> None:
         "stopping": None,
     }
     state["requested"] += 1
-    requests = state["requests"]
-    bucket(requests, event.at, int)
-    requests[event.at[:13]] += 1
-    keep_exact(state["exact"], [event.at])
-    _note_peak(state, event.at)
+    requests, at = state["requests"], event.at
+    requests[at[:13]] = bucket(requests, at, int) + 1
+    keep_exact(state["exact"], [at])
+    _note_peak(state, at)
 
 
 def started(state: Sessions, event: Event) -> None:
@@ -173,9 +172,13 @@ def _end(state: Sessions, event: Event, outcome: str, reason: str | None) -> Non
 
 def _note_peak(state: Sessions, at: str) -> None:
     count = len(state["live"])
-    peak = bucket(state["peaks"], at, lambda: [0, at])
+    peak = bucket(state["peaks"], at, _no_peak)
     if count > peak[0]:
-        peak[0], peak[1] = count, at
+        peak[:] = count, at
+
+
+def _no_peak() -> list[Any]:
+    return [-1, ""]
 
 
 HANDLERS: Handlers = {

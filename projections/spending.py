@@ -62,7 +62,9 @@ def requested(state: Spending, event: Event) -> None:
     scopes = scopes_of(event)
     cells = bucket(state["hours"], event.at, dict, KEPT)
     for scope in scopes:
-        cells.setdefault(scope, [0] * 7)[RUNS] += 1
+        if scope not in cells:
+            cells[scope] = [0] * 7
+        cells[scope][RUNS] += 1
     state["live"][event.session or ""] = [event.at[:13], scopes]
 
 
@@ -72,18 +74,24 @@ def never_ran(state: Spending, event: Event) -> None:
 
 
 def ended(state: Spending, event: Event) -> None:
-    usage = event.data.get("usage")
+    data = event.data
+    usage = data.get("usage")
     tokens, cost = tokens_of(usage), cost_of(usage)
-    excused = event.data.get("outcome") in TURNED_AWAY or is_backends_failure(event.data.get("reason"))
+    excused = data.get("outcome") in TURNED_AWAY or is_backends_failure(data.get("reason"))
     for scope, cell in _settled(state, event):
         pardoned = excused and scope.startswith("category:")
-        cell[RUNS] -= pardoned
-        for first, amount in ((TOKENS_KNOWN, tokens), (COST_KNOWN, cost)):
-            if amount is not None:
-                cell[first] += 1
-                cell[first + 1] += amount
-            elif not pardoned:
-                cell[first + 2] += 1
+        if pardoned:
+            cell[RUNS] -= 1
+        if tokens is not None:
+            cell[TOKENS_KNOWN] += 1
+            cell[TOKENS] += tokens
+        elif not pardoned:
+            cell[TOKENS_UNKNOWN] += 1
+        if cost is not None:
+            cell[COST_KNOWN] += 1
+            cell[COST] += cost
+        elif not pardoned:
+            cell[COST_UNKNOWN] += 1
 
 
 def _settled(state: Spending, event: Event) -> list[tuple[str, list[int]]]:

@@ -77,9 +77,10 @@ def ended(state: Supply, event: Event) -> None:
         return
     category, session = event.category or "", event.session or ""
     end: End = {"at": event.at, "noop": outcome == "noop"}
-    ends = state["ends"].setdefault(category, [])
+    ends, noops = state["ends"].setdefault(category, []), state["noops"]
+    forgotten = len(ends) == RECENT and ends[0]["noop"]
     keep_recent(ends, end, RECENT)
-    state["noops"][category] = len([each for each in ends if each["noop"]])
+    noops[category] = noops.get(category, 0) + end["noop"] - forgotten
     if outcome == "blocked":
         found = event.data.get("done_task") or task
         state["blocks"][category] = Block(at=event.at, session=session, task=found, denied=False)
