@@ -19,7 +19,7 @@ from orjson import loads
 from events import place
 from events.chain import GENESIS, link
 from events.clock import Clock, SystemClock
-from events.envelope import COLUMNS, About, Event, Json, Record, short_id, to_json, to_micros, to_text
+from events.envelope import COLUMNS, About, Event, Json, Record, Unread, short_id, to_json, to_micros, to_text
 from events.errors import DAMAGED, LoopError, StoreBusy, StoreError, StoreGone, StoreImported, StoreTooNew
 from events.origin import SINCE_SCHEMA, Origin
 from events.upcast import LATEST, upcast
@@ -36,7 +36,8 @@ else:
     except ImportError:  # not on Linux: the interpreter's own, perhaps with the WAL-reset bug, hence `wal_is_safe`
         import sqlite3
 
-PAGE = 250  # rows a reader fetches at once; more no longer fit the processor's caches
+PAGE = 500  # rows a reader fetches at once
+LONG = 1_000  # letters; what is longer, decisions above all, is decoded only for whoever asks: not every fold does
 BUSY_SECONDS = 15.0  # how long a writer waits for the write lock
 RETRY_SECONDS = 0.001  # constant: SQLite's own back-off lets old waiters starve
 CLOCK_TOLERANCE = 2_000_000  # microseconds that the wall clock may lag behind the log without being called stepped
@@ -51,8 +52,6 @@ _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _INSERT = f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _HEAD = "SELECT position, at, hash FROM events ORDER BY position DESC LIMIT 1"
 _FOLD_COLUMNS = "position, type, version, at, tick, cause, session, category, data"
-
-_new = tuple.__new__  # what a named tuple's own constructor calls, without the call: a replay makes a million
 
 Entropy = Callable[[int], bytes]
 
@@ -666,10 +665,15 @@ class EventLog:
         position, latest = 0, LATEST.get
         try:
             for position, type, version, at, tick, cause, session, category, data in rows:
-                decoded = loads(data)
-                if version != latest(type, 1):
-                    decoded = upcast(type, version, decoded)
-                yield _new(Event, (position, type, at, tick, cause, session, category, decoded))
+                current = version == latest(type, 1)
+                if current and len(data) > LONG:
+                    yield Unread(position, type, at, tick, cause, session, category, data)
+                    continue
+                found = loads(data)
+                yield Event(
+                    position, type, at, tick, cause, session, category,
+                    found if current else upcast(type, version, found),
+                )  # fmt: skip
         except (ValueError, TypeError) as error:
             raise StoreError(f"{self._path}: event {position} cannot be read: {error}", DAMAGED) from error
 

@@ -23,16 +23,19 @@ class Open(TypedDict):
 
 
 class Ledger(TypedDict):
+    kept: bool  # whether the policy in force keeps one
     credits: dict[str, int]
     open: dict[str, Open]  # by pass
 
 
 def initial() -> Ledger:
-    return Ledger(credits={}, open={})
+    return Ledger(kept=False, credits={}, open={})
 
 
 def decided(state: Ledger, event: Event) -> None:
-    """`data` of a decision by another policy, or of one older than the ledger, has none."""
+    """A decision older than the ledger has none."""
+    if not state["kept"]:
+        return  # what a decision holds is long
     ledger = event.data.get("ledger")
     if ledger is None or not ledger["slots"]:
         return
@@ -61,7 +64,8 @@ def ended(state: Ledger, event: Event) -> None:
 
 
 def configured(state: Ledger, event: Event) -> None:
-    if event.data["policy"] != "fair":
+    state["kept"] = event.data["policy"] == "fair"
+    if not state["kept"]:
         state["credits"], state["open"] = {}, {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_an_effect_is_found_however_far_away_and_in_whatever_pass(
 ) -> None:
     events = history(5, 1_500, steps=False).events
     late = events[-1]
-    written([*events[:-1], late._replace(cause=3, tick=None, session=None)], tmp_path / "loop.db").close()
+    written([*events[:-1], replace(late, cause=3, tick=None, session=None)], tmp_path / "loop.db").close()
     assert [effect["position"] for effect in ask(tmp_path / "loop.db", capsys, "3")["effects"]][-1] == late.position
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 from functools import partial, singledispatchmethod
 from itertools import islice
 from pathlib import Path
@@ -49,7 +50,7 @@ class Fact(Aggregate.Event):
 
 
 def fact(event: Event, stream: UUID) -> Fact:
-    fields = event._asdict()
+    fields = asdict(event)
     position, now = fields.pop("position"), Fact.create_timestamp()
     return Fact(originator_id=stream, originator_version=position, timestamp=now, **fields)
 

@@ -49,10 +49,11 @@ class Fleet:
         }
         self.view = self.view._replace(categories=found)
         self.lasts = lasts
-        self.ledger = ledger.initial()
+        self.ledger = ledger.Ledger(kept=True, credits={}, open={})
         self.running: list[tuple[int, int, str, tuple[str, ...]]] = []  # end, number, category, keys
         self.time = 0
         self.order: list[str] = []  # every start
+        self.free: list[set[str]] = []  # beside each start: the others that had a lane free
         self.decisions: list[Decision] = []
         self.busy = 0  # slot-seconds
 
@@ -96,6 +97,9 @@ class Fleet:
             self.order.append(choice.category)
             end = self.time + self.lasts(choice.category)
             heapq.heappush(self.running, (end, len(self.order), choice.category, choice.keys))
+            live = Counter(name for _, _, name, _ in self.running)
+            free = {name for name, each in self.view.categories.items() if live[name] < each.lanes}
+            self.free.append(free - {choice.category})
         return decision
 
     def finish(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def write() -> None:
     if GOLDEN.exists() and (golden := read())["decider"] == DECIDER:
         assert not differences(golden), f"decisions changed, but DECIDER is still {DECIDER}: bump it first"
     histories = [
-        [[event.type, REGISTRY[event.type].version, *event[2:]] for event in history_of(seed, LENGTH).events]
+        [[event.type, REGISTRY[event.type].version, *astuple(event)[2:]] for event in history_of(seed, LENGTH).events]
         for seed in SEEDS
     ]
     lines = ",\n".join("[\n" + ",\n".join(to_json(event) for event in one) + "\n]" for one in histories)

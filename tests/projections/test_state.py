@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from given import (
     MINUTE,
@@ -74,9 +75,9 @@ def test_a_state_that_is_dumped_and_loaded_at_every_step_stays_the_same(seed: in
 @settings(max_examples=10)
 def test_folding_changes_no_event(seed: int) -> None:
     world = history(seed, 200)
-    before = json.dumps(world.events)
+    before = orjson.dumps(world.events)
     folded(world.events)
-    assert json.dumps(world.events) == before
+    assert orjson.dumps(world.events) == before
 
 
 def test_a_copy_goes_its_own_way() -> None:
@@ -126,7 +127,7 @@ def test_a_state_stays_small_however_long_the_log() -> None:
                 data["token"] += shift
             session = event.session and f"{event.session}-{turn}"
             tick_id = event.tick and f"{event.tick}-{turn}"
-            state.apply(event._replace(position=state.position + 1, at=at, data=data, session=session, tick=tick_id))
+            state.apply(replace(event, position=state.position + 1, at=at, data=data, session=session, tick=tick_id))
         sizes.append(len(state.dump()) if turn % 100 == 0 else 0)
     assert state.sessions["ended"] > 9_000
     assert state.locks["violations"] > 1_000  # every interval of a key is the same: findings are bounded too
@@ -313,9 +314,7 @@ def test_the_bulk_is_folded_outside_the_write_lock_and_only_the_tail_inside(
     assert read == [*bulk, *tail], "each once: the tail alone was left for the write lock"
 
 
-def test_snapshots_take_no_more_than_their_part_of_the_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_snapshots_take_no_more_than_their_part_of_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "EVERY", 10)
     journal = Journal(EventLog.open(tmp_path / "loop.db"))
     for number in range(900):
