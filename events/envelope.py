@@ -37,6 +37,10 @@ class Event:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Event) and _FIELDS(self) == _FIELDS(other)
 
+    def holding(self, data: Json) -> Event:
+        """This event with other `data`."""
+        return Event(self.position, self.type, self.at, self.tick, self.cause, self.session, self.category, data)
+
 
 _FIELDS = attrgetter(*Event.__annotations__)
 

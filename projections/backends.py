@@ -196,7 +196,8 @@ def _counted(state: Backends, scope: str, event: Event, told: Told) -> None:
     if breaker is None:
         breaker = Breaker(ends=[], opened=None, why="", times=0, probe=None, asked=None)
         state["breakers"][scope] = breaker
-    keep_recent(breaker["ends"], [event.at, broken], ENDS_KEPT)
+    said: list[str | bool] = [event.at, broken]
+    keep_recent(breaker["ends"], said, ENDS_KEPT)
     if broken and (told.at_once or _too_many(breaker["ends"], event.at)):
         breaker.update({"opened": event.at, "why": told.why, "times": 1, "probe": None, "asked": None})
 

@@ -28,8 +28,8 @@ class Ledger(TypedDict):
     open: dict[str, Open]  # by pass
 
 
-def initial() -> Ledger:
-    return Ledger(kept=False, credits={}, open={})
+def initial(kept: bool = False) -> Ledger:
+    return Ledger(kept=kept, credits={}, open={})
 
 
 def decided(state: Ledger, event: Event) -> None:

@@ -109,7 +109,7 @@ def replay(
     backends, whoever decided then.
     """
     tally = Tally()
-    carried = ledger.initial()
+    carried = ledger.initial(kept=True)
     state = snapshots.load(log, after, progress)
     for event in log.events(after, upto):
         if event.type == DECIDED:
@@ -137,7 +137,7 @@ def _again(
         seen = seen._replace(ledger=dict(carried["credits"]))
     again = decide(seen)
     if carry and again.ledger is not None:
-        ledger.decided(carried, event._replace(data=again.as_dict()))
+        ledger.decided(carried, event.holding(again.as_dict()))
         tally.label = MODELLED
     if other is None:
         same = again.as_dict() == recorded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ class Logged(Story):
     def append(self, payload: Payload, **envelope: Any) -> Event:
         with self.log.transaction() as transaction:
             event = transaction.append(payload, actor="test", **envelope)
-        event = replace(event, data=json.loads(to_json(event.data)))
+        event = event.holding(json.loads(to_json(event.data)))
         self.state.apply(event)
         self.events.append(event)
         return event

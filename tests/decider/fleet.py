@@ -49,7 +49,7 @@ class Fleet:
         }
         self.view = self.view._replace(categories=found)
         self.lasts = lasts
-        self.ledger = ledger.Ledger(kept=True, credits={}, open={})
+        self.ledger = ledger.initial(kept=True)
         self.running: list[tuple[int, int, str, tuple[str, ...]]] = []  # end, number, category, keys
         self.time = 0
         self.order: list[str] = []  # every start
