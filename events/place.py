@@ -14,21 +14,15 @@ Identity = tuple[int, int]
 Stamp = tuple[int, int]
 
 
-def identity(path: Path | None) -> Identity | None:
-    """Device and inode of the file now at `path`; None where there is none."""
+def look(path: str | None) -> tuple[Identity, Stamp] | None:
+    """Which file is now at `path` (device, inode), and when it was last written and its size; None: there is none."""
     found = _stat(path)
-    return None if found is None else (found.st_dev, found.st_ino)
-
-
-def stamp(path: Path | None) -> Stamp | None:
-    """Time of the last write and size of the file now at `path`; None where there is none."""
-    found = _stat(path)
-    return None if found is None else (found.st_mtime_ns, found.st_size)
+    return None if found is None else ((found.st_dev, found.st_ino), (found.st_mtime_ns, found.st_size))
 
 
 def wal_bytes(path: Path) -> int:
     """How large the write-ahead log beside the store is; 0 where there is none."""
-    found = _stat(Path(f"{path}-wal"))
+    found = _stat(f"{path}-wal")
     return 0 if found is None else found.st_size
 
 
@@ -108,7 +102,7 @@ def _any(directory: Path) -> bool:
     return directory.is_dir() and any(directory.iterdir())
 
 
-def _stat(path: Path | None) -> os.stat_result | None:
+def _stat(path: str | None) -> os.stat_result | None:
     try:
         return None if path is None else os.stat(path)
     except FileNotFoundError:

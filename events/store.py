@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from orjson import loads
@@ -19,7 +19,7 @@ from orjson import loads
 from events import place
 from events.chain import GENESIS, link
 from events.clock import Clock, SystemClock
-from events.envelope import COLUMNS, About, Event, Json, Record, Unread, short_id, to_json, to_micros, to_text
+from events.envelope import COLUMNS, Event, Json, Record, Unread, short_id, to_json, to_micros, to_text
 from events.errors import DAMAGED, LoopError, StoreBusy, StoreError, StoreGone, StoreImported, StoreTooNew
 from events.origin import SINCE_SCHEMA, Origin
 from events.upcast import LATEST, upcast
@@ -154,17 +154,8 @@ class Transaction:
         """Every event behind `after`, for folding the tail under the write lock."""
         return list(self._log.events(after))
 
-    def append(self, payload: Payload, *, actor: str, **about: Unpack[About]) -> Event:
-        """Append one event at head + 1 and return it as folds will see it.
-
-        Raises StoreError where the row is refused (disk full, a second end of one session), ValueError where the
-        payload holds text that UTF-8 cannot carry.
-        """
-        return self.append_at(self.at, payload, actor=actor, **about)
-
-    def append_at(
+    def append(
         self,
-        at: str,
         payload: Payload,
         *,
         actor: str,
@@ -172,8 +163,16 @@ class Transaction:
         cause: int | None = None,
         session: str | None = None,
         category: str | None = None,
+        at: str | None = None,
     ) -> Event:
-        """`append` with the time of an observation made elsewhere, which must not be before head's: for imports."""
+        """Append one event at head + 1 and return it as folds will see it.
+
+        `at`, not before head's, is the time of an observation made elsewhere: for imports. Raises StoreError where the
+        row is refused (disk full, a second end of one session), ValueError where the payload holds text that UTF-8
+        cannot carry.
+        """
+        if at is None:
+            at = self.at
         draft, data = Draft.of(at, payload, actor, tick, cause, session, category)
         position = self.add(draft)
         return Event(position, draft.type, at, tick, cause, session, category, data)
@@ -181,24 +180,10 @@ class Transaction:
     def add(self, draft: Draft) -> int:
         """Give an event its place in the chain, at head + 1, and write it; returns the position."""
         log, position = self._log, self._head.position + 1
-        record = Record(
-            position=position,
-            id=short_id("e", log.store_id, position),
-            type=draft.type,
-            version=draft.version,
-            at=draft.at,
-            tick=draft.tick,
-            cause=draft.cause,
-            session=draft.session,
-            category=draft.category,
-            actor=draft.actor,
-            data=draft.data,
-            private=draft.private,
-            salt=None if draft.private is None else log.entropy(16),
-            hash=b"",
-        )
-        hash = link(self._head.hash, record)
-        log.insert((*record[:-1], hash))
+        salt = None if draft.private is None else log.entropy(16)
+        row = (position, short_id("e", log.store_id, position), *draft, salt)
+        hash = link(self._head.hash, Record(*row, b""))
+        log.insert((*row, hash))
         self._head = Head(position, draft.at, hash)
         return position
 
@@ -212,8 +197,8 @@ class EventLog:
         self._clock = clock
         self.entropy = entropy
         self._pid = os.getpid()
-        self._file = place.identity(path)
-        self._stamp = place.stamp(path)
+        self._place = None if path is None else str(path)  # looked at in every transaction, where a Path would cost
+        self._found = place.look(self._place)
         self._seen = BEGINNING  # the newest event that this process has seen in a transaction
         self._store_id: str | None = None
         self._ours = -1, 0  # where the log ended after our last transaction: position, microseconds
@@ -375,10 +360,9 @@ class EventLog:
         """
         if os.getpid() != self._pid:
             raise RuntimeError("a store opened before a fork is used after it; open it again in the child")
-        with _translated(self._path):
-            self._patiently("BEGIN IMMEDIATE")
         try:
             with _translated(self._path):
+                self._patiently("BEGIN IMMEDIATE")
                 self._check_in_place()
                 transaction = self._begin()
             yield transaction
@@ -406,12 +390,14 @@ class EventLog:
 
     def _check_in_place(self) -> None:
         """What is written into a file that nobody will find again is lost."""
-        if place.identity(self._path) != self._file:
+        found = place.look(self._place)
+        if found == self._found:
+            return
+        if found is None or self._found is None or found[0] != self._found[0]:
             raise StoreGone(f"{self._path} was removed or replaced while it was open")
-        stamp = place.stamp(self._path)
-        if stamp != self._stamp and self._path is not None:  # by a checkpoint, as a rule: every some hundred commits
+        if self._path is not None:  # written to, by a checkpoint as a rule: every some hundred commits
             self._check_contents(self._path)
-            self._stamp = stamp
+            self._found = found
 
     def _check_contents(self, path: Path) -> None:
         """That our newest event is in the file for others, too: our own connection may only remember it."""
@@ -487,7 +473,8 @@ class EventLog:
         deadline = None
         while True:
             try:
-                return list(self._connection.execute(statement, values).fetchall())
+                rows: list[Any] = self._connection.execute(statement, values).fetchall()
+                return rows
             except sqlite3.OperationalError as error:
                 if _code(error) not in _BUSY:
                     raise

@@ -126,7 +126,7 @@ def import_locks(history: History, name: str, into: Path, clock: Clock) -> State
                 told = holds.pop(owner, None)
                 session, token = told or (short_id("s", "gptme-locks", *owner, line.epoch), position)
                 payload = LockReleased(key=line.lock, token=token, imported=True, how="clean")
-            event = log.append_at(at, payload, actor="import", session=session)
+            event = log.append(payload, actor="import", session=session, at=at)
             state.apply(event)
         store.snapshot(snapshots.version(), state.position, snapshots.packed(state))
     return state
