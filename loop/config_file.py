@@ -216,7 +216,8 @@ def _whereabouts(key: str, model: type[Section]) -> str:
     near = difflib.get_close_matches(key, model.model_fields, n=1)
     if near:
         return f"did you mean {near[0]}?"
-    if homes := [f"[{name}]" for name, other in SECTIONS.items() if key in other.model_fields]:
+    places = {**SECTIONS, **{f"{room}.NAME": other for room, other in NAMED.items()}}
+    if homes := [f"[{place}]" for place, other in places.items() if key in other.model_fields]:
         return f"it belongs in {' or '.join(homes)}"
     return f"known: {', '.join(model.model_fields)}"
 

@@ -19,7 +19,6 @@ from loop.text import visible
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
 WIDTH = 80  # columns where stdout is no terminal
 WHOLE = 24  # columns of a table's cell that no other cell takes
@@ -56,11 +55,12 @@ def uncrushed(table: Table) -> Table:
     return table
 
 
-def command_line(command: str) -> Text:
-    """A command to go on with, on a line of its own that is never broken, so that it can be copied."""
+def print_commands(out: Console, *commands: str) -> None:
+    """Commands to go on with, each on a line of its own, neither broken nor cut off, so that it can be copied."""
     from rich.text import Text
 
-    return Text(f"→ {clean(command)}", "dim", no_wrap=True, overflow="ignore")
+    for command in commands:
+        out.print(Text(f"→ {clean(command)}", "dim"), soft_wrap=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from events.errors import UsageError
 from events.store import EventLog
 from loop.availability import is_available, pools
 from loop.moment import again, resolve
-from loop.output import as_of, clean, command_line, console, local, message, print_json, uncrushed
+from loop.output import as_of, clean, console, local, message, print_commands, print_json, uncrushed
 from loop.status import status
 from projections import snapshots
 from projections.state import State
@@ -84,7 +84,7 @@ def _show(found: Mapping[str, Any], now: str | None) -> None:
         table.add_row(*names, Text(_state(item), style), local(item["until"], now), str(item["live"]))
     out.print(uncrushed(table))
     out.print(f"{found['available']} of {found['total']} available")
-    out.print(command_line(found["command"]))
+    print_commands(out, found["command"])
 
 
 def _state(item: Mapping[str, Any]) -> str:

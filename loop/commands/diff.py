@@ -11,7 +11,7 @@ from typing import Any
 from events.store import EventLog
 from loop.audit.diff import Change, changes, detached
 from loop.moment import Moment, resolve, word
-from loop.output import as_of, clean, command_line, console, local, print_json
+from loop.output import as_of, clean, console, local, print_commands, print_json
 
 VALUE = 34  # columns that a value may take
 HEAD = "head"
@@ -52,7 +52,7 @@ def run(db: Path, first: str, second: str | None, *, everything: bool, as_json: 
     out.print(Text(f"{_moment(begin)} → {_moment(end, begin)}: {counts}", "bold"))
     if found:
         out.print(table(found))
-    out.print(command_line(command))
+    print_commands(out, command)
     return 0
 
 

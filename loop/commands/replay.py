@@ -11,7 +11,7 @@ from events.errors import UsageError
 from events.store import EventLog
 from loop.audit.replay import EXACT, ITEMS, Other, Tally, compared, other_config, other_policy, replay
 from loop.moment import Moment, again, flags, past, resolve
-from loop.output import as_of, clean, command_line, console, local, print_json
+from loop.output import as_of, clean, console, local, print_commands, print_json
 from loop.progress import progress
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def run(
     if as_json:
         print_json(report)
     else:
-        console().print(_render(report))
+        out = console()
+        out.print(_render(report))
+        print_commands(out, report["command"])
     return 0
 
 
@@ -125,7 +127,6 @@ def _render(report: Mapping[str, Any]) -> Group:
             lines.append(Text(f"and {more} more{known}", "dim"))
     if "other" in report:
         lines.append(Text(report["meaning"], "dim"))
-    lines.append(command_line(report["command"]))
     return Group(*lines)
 
 

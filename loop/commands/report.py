@@ -10,7 +10,7 @@ from events.envelope import to_text
 from events.errors import UsageError
 from events.store import EventLog
 from loop.moment import again, past, resolve
-from loop.output import clean, command_line, console, local, print_json, share
+from loop.output import clean, console, local, print_commands, print_json, share
 from loop.report import report
 from loop.words import idle
 
@@ -60,7 +60,9 @@ def run(db: Path, *, since: str | None, at: str | None, as_json: bool) -> int:
     if as_json:
         print_json(found)
     else:
-        console().print(render(found))
+        out = console()
+        out.print(render(found))
+        print_commands(out, found["command"])
     return 0
 
 
@@ -72,8 +74,7 @@ def render(found: Mapping[str, Any]) -> Group:
     parts += [_next(found), _lines(found["ladder"], RUNGS)]
     if any(line["target"] for line in found["categories"]):
         parts += [_bars(found)]
-    again = [command_line(found["command"])] if "command" in found else []  # a simulation has none
-    return Group(*parts, *_idle(found), *again)
+    return Group(*parts, *_idle(found))
 
 
 def _head(found: Mapping[str, Any]) -> Text:

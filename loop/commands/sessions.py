@@ -15,7 +15,7 @@ from events.errors import UsageError
 from events.lifecycle import SESSION_ENDS
 from events.store import EventLog, Filter
 from loop.moment import again, flags, past, resolve, unique
-from loop.output import as_of, clean, command_line, console, local, print_json, span, uncrushed
+from loop.output import as_of, clean, console, local, print_commands, print_json, span, uncrushed
 from loop.sessions import rundir
 
 PAGE = 100
@@ -66,8 +66,9 @@ def run(
         report = {"schema": "loop.sessions/1", "as_of": as_of(moment.position, moment.at)}
         print_json({**report, "items": chosen, "command": command})
     else:
-        console().print(_table(chosen))
-        console().print(command_line(command))
+        out = console()
+        out.print(_table(chosen))
+        print_commands(out, command)
     return 0
 
 

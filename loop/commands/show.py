@@ -13,7 +13,7 @@ from loop.audit.diff import Change, made_by
 from loop.audit.links import Effects, causes, commands, effects, record_of
 from loop.commands.diff import table
 from loop.commands.log import as_json
-from loop.output import as_of, clean, command_line, console, local, print_json
+from loop.output import as_of, clean, console, local, print_commands, print_json
 from projections import snapshots
 
 LISTED = 12  # effects and changes that a person is shown
@@ -48,8 +48,7 @@ def show(db: Path, target: str, *, as_json_object: bool) -> int:
     for part in (*event_lines(event), *links_lines(record, led, came), *change_lines(changes)):
         out.print(part)
 
-    for line in (command, *commands(record)):
-        out.print(command_line(line))
+    print_commands(out, command, *commands(record))
     return 0
 
 

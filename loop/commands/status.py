@@ -12,7 +12,7 @@ from events.errors import StoreError, UsageError
 from events.place import wal_bytes
 from events.store import WAL_LIMIT, EventLog
 from loop.moment import again, resolve
-from loop.output import WIDTH, clean, command_line, console, local, message, print_json, share, span, uncrushed
+from loop.output import WIDTH, clean, console, local, message, print_commands, print_json, share, span, uncrushed
 from loop.sessions import stopfile
 from loop.status import status
 from projections.figures import NEGLECT
@@ -45,7 +45,9 @@ def run(db: Path, *, at: str | None, as_json: bool, watch: float | None, check: 
     if as_json:
         print_json(report)
     else:
-        console().print(render(report))
+        out = console()
+        out.print(render(report))
+        print_commands(out, report["command"])
     return 4 if check and any(problem["code"] in INVARIANTS for problem in report["problems"]) else 0
 
 
@@ -87,18 +89,13 @@ def render(report: Mapping[str, Any]) -> Group:
     from rich.console import Group
 
     if report["mode"] is None:
-        return Group(_head(report), *_problems(report), foreign_table(report["foreign"]), *_again(report))
+        return Group(_head(report), *_problems(report), foreign_table(report["foreign"]))
     parts = [_head(report), *_problems(report), _verdicts(report)]
     if report["sessions"]["live"]:
         parts.append(_live(report))
     if report["categories"]:
         parts.append(_categories(report))
-    return Group(*parts, _foot(report), *_again(report))
-
-
-def _again(report: Mapping[str, Any]) -> list[Text]:
-    """The command that says the same at any later time; none on a screen that is drawn for a moment."""
-    return [command_line(report["command"])] if "command" in report else []
+    return Group(*parts, _foot(report))
 
 
 def _head(report: Mapping[str, Any]) -> Text:

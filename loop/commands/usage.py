@@ -11,7 +11,7 @@ from events.store import EventLog
 from loop.audit.usage import begins, total, usage
 from loop.availability import all_budgets
 from loop.moment import again, past, resolve
-from loop.output import as_of, clean, command_line, console, local, print_json, span, uncrushed
+from loop.output import as_of, clean, console, local, print_commands, print_json, span, uncrushed
 from loop.words import amount
 
 DAY = "24h"
@@ -72,7 +72,7 @@ def _show(found: dict[str, Any]) -> None:
         spent, limit = (amount(kind, round(line[name] * unit)) for name in ("spent", "limit"))
         rest = "" if line["open"] else f", spent until {local(line['until'], now)}"
         out.print(Text(f"budget of {clean(line['scope'].replace(':', ' '), 80)}: {spent} of {limit}{rest}"))
-    out.print(command_line(found["command"]))
+    print_commands(out, found["command"])
 
 
 def _told(amount: dict[str, Any], form: str) -> str:

@@ -12,7 +12,7 @@ from events.store import EventLog, Filter
 from loop.audit.expression import parse
 from loop.audit.when import Interval, intervals
 from loop.moment import Moment, past, resolve, word
-from loop.output import as_of, command_line, console, local, print_json, span
+from loop.output import as_of, console, local, print_commands, print_json, span
 from loop.progress import progress
 
 SCREENFUL = 20  # intervals that a person is shown
@@ -114,10 +114,10 @@ def _print(log: EventLog, found: list[Interval], end: Moment, summary: str, comm
             )
         out.print(table)
     out.print(Text(summary))
-    out.print(command_line(command))
+    print_commands(out, command)
     first = next((interval.begin for interval in reversed(found) if interval.begin.by is not None), None)
     if first is not None:
-        out.print(command_line(f"loop show {first.position}"))
+        print_commands(out, f"loop show {first.position}")
 
 
 def _event(log: EventLog, position: int | None) -> str:

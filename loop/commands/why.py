@@ -191,7 +191,7 @@ def decision_table(decision: Mapping[str, Any], *, planned: bool = False) -> Any
         elif words := weighed(candidate.get("backends")):
             text.append(f" – {words}", "dim")
         if candidate["also"]:
-            text.append(f" (also {', '.join(candidate['also'])})", "dim")
+            text.append(f" (also {', '.join(candidate['also']).replace('_', ' ')})", "dim")
         rule_style = "red" if candidate["rule"] == "allowlist" else ""
         table.add_row(
             "–" if candidate["rank"] is None else str(candidate["rank"]),

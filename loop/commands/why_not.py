@@ -48,7 +48,7 @@ def _render(report: Mapping[str, Any], more: str) -> Text:
     else:
         text.append(f"did not start: {clean(report['text'], TEXT)}", "yellow")
     if report["also"]:
-        text.append(f" (also {', '.join(report['also'])})", "dim")
+        text.append(f" (also {', '.join(report['also']).replace('_', ' ')})", "dim")
     text.append(f"\ndecision {report['decision']} of pass {report['tick']}, {local(report['decided_at'])}", "dim")
     if report["rederived"]["same"] is not True:
         text.append(f"\n{report['rederived']['reason'] or 'today’s code decides otherwise on what was known'}", "red")
