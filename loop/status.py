@@ -69,11 +69,11 @@ def status(state: State, now: int, since: int | None = None) -> dict[str, Any]:
     if (foreign := figures.foreign(state)) is not None:
         report["foreign"] = foreign
         if figures.only_locks(state):
-            _unknown(report)
+            unknown(report)
     return report
 
 
-def _unknown(report: dict[str, Any]) -> None:
+def unknown(report: dict[str, Any]) -> None:
     """Empty every field that a lock history says nothing of."""
     report["mode"] = None
     report["noop"] = dict.fromkeys(report["noop"])

@@ -88,7 +88,8 @@ def last_fire(log: EventLog, upto: int | None = None) -> Record:
     newest = log.select(Filter(types=(DECIDED,), upto=upto), limit=1, newest=True)
     if not newest:
         when = "no decision has been made" + (" yet" if upto is None else f" up to position {upto}")
-        raise UsageError(when, "make one: loop tick")
+        hint = "make one: loop tick" if log.origin is None else "the log was imported; what it holds: loop status"
+        raise UsageError(when, hint)
     return newest[0]
 
 

@@ -35,12 +35,13 @@ def run(db: Path, *, at: str | None, as_json: bool, wait: str | None = None) -> 
         found: dict[str, Any] = status(state, moment.now, moment.since)["backends"]
         found["pools"] = pools(state, moment.now)
         found["command"] = again(log, moment, "backends")
+        imported = log.origin is not None
     finally:
         log.close()
     if as_json:
         print_json({"schema": "loop.backends/1", "as_of": as_of(moment.position, moment.at), **found})
     else:
-        _show(found, moment.at)
+        _show(found, moment.at, imported)
     return 0
 
 
@@ -67,13 +68,13 @@ def _waiting(state: State, name: str, now: int) -> str:
     return f"waiting for {name}" + (f", expected at {local(to_text(min(untils)))}" if untils else "")
 
 
-def _show(found: Mapping[str, Any], now: str | None) -> None:
+def _show(found: Mapping[str, Any], now: str | None, imported: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
     out = console()
     if not found["total"]:
-        out.print("no data: no config is in force yet (loop tick takes it up)")
+        out.print("no data: no config is in force yet" + ("" if imported else " (loop tick takes it up)"))
         return
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for name in ("backend", "pool", "state", "until", "live"):

@@ -14,7 +14,7 @@ from events.store import WAL_LIMIT, EventLog
 from loop.moment import again, resolve
 from loop.output import WIDTH, clean, console, local, message, print_commands, print_json, share, span, uncrushed
 from loop.sessions import stopfile
-from loop.status import status
+from loop.status import status, unknown
 from projections.figures import NEGLECT
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ def read(db: Path, at: str | None) -> dict[str, Any]:
         moment = resolve(log, at)
         report = status(moment.state(log), moment.now, moment.since)
         report["command"] = again(log, moment, "status")
+        if log.origin is not None and log.origin.kind == "gptme-locks":
+            report.setdefault("foreign", None)  # before the first of its locks
+            unknown(report)
     finally:
         log.close()
     if at is None and (stop := stopfile.problem(str(db.parent))) is not None:  # of the machine too, and above all else
@@ -87,9 +90,11 @@ def _watch(db: Path, seconds: float) -> int:
 def render(report: Mapping[str, Any]) -> Group:
     """The report for 80 columns: problems first, then safe, right, useful, who runs, the categories, what is next."""
     from rich.console import Group
+    from rich.text import Text
 
     if report["mode"] is None:
-        return Group(_head(report), *_problems(report), foreign_table(report["foreign"]))
+        locks = Text("no lock was taken yet") if report["foreign"] is None else foreign_table(report["foreign"])
+        return Group(_head(report), *_problems(report), locks)
     parts = [_head(report), *_problems(report), _verdicts(report)]
     if report["sessions"]["live"]:
         parts.append(_live(report))
