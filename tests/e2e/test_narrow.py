@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from e2e_project import Project
 
@@ -22,7 +24,11 @@ def test_what_a_line_is_about_can_be_read_in_a_narrow_terminal(project: Project,
     assert session in shown["sessions"].split()
     verdict = " ".join(shown["why last"].split())
     assert "started" in verdict
-    assert all(len(line) <= int(columns) for text in shown.values() for line in text.splitlines())
+    lines = [line for text in shown.values() for line in text.splitlines()]
+    commands = [line for line in lines if line.startswith("→ ")]
+    assert all(len(line) <= int(columns) for line in lines if line not in commands)
+    again = shown["sessions"].splitlines()[-1]
+    assert re.fullmatch(r"→ loop sessions -n 30 --at \S+Z", again), "broken or cut off"
 
 
 def test_a_command_to_run_next_stands_on_a_line_of_its_own(project: Project) -> None:
