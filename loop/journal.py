@@ -143,7 +143,11 @@ class Journal:
 
     def refresh(self) -> State:
         """Fold what was appended since; returns the state."""
-        return self.state.fold(self.log.events(self.state.position))
+        try:
+            return self.state.fold(self.log.events(self.state.position))
+        except BaseException:
+            self._state = None  # it may hold half of something
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[Entry]:

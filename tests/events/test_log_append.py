@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from events.catalog import NoticeSent, SessionEnded, SessionLost, SessionSpawnFailed
+from events.catalog import BackendLimited, NoticeSent, SessionEnded, SessionLost, SessionSpawnFailed
 from events.clock import Clock
 from events.envelope import COLUMNS, Event, Record
 from events.errors import StoreError
-from events.store import EventLog, Filter, sqlite3
+from events.store import LONG, EventLog, Filter, sqlite3
 
 NOTICE = NoticeSent(kind="test")
 
@@ -107,6 +107,22 @@ def test_what_append_returns_is_what_folds_will_read(log: EventLog, text: str) -
         )
     assert next(log.events(after=1)) == appended
     assert appended.data == {"kind": text, "about": 1, "subject": None}
+
+
+def test_long_data_is_decoded_only_for_whoever_asks(log: EventLog, intruder: sqlite3.Connection) -> None:
+    limited = BackendLimited(pool="x" * LONG, until=None, source="test")
+    with log.transaction() as transaction:
+        whole, torn = (transaction.append(limited, actor="test") for _ in range(2))
+    intruder.execute("PRAGMA ignore_check_constraints = ON")
+    intruder.execute("DROP TRIGGER events_no_update")
+    intruder.execute("UPDATE events SET data = substr(data, 1, length(data) - 1) WHERE position = ?", (torn.position,))
+    first, second = log.events(whole.position - 1)
+    assert (first.position, first.data) == (whole.position, whole.data)
+    assert first == whole
+    assert whole == first
+    assert second.type == torn.type
+    with pytest.raises(StoreError, match=f"event {torn.position} cannot be read"):
+        assert second.data
 
 
 def test_a_second_end_of_a_session_is_refused(log: EventLog) -> None:

@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from events import envelope, lifecycle, upcast
 from events.catalog import LockAcquired, NoticeSent
 from events.envelope import Event, to_micros
-from events.errors import StoreError
+from events.errors import LoopError, StoreBusy, StoreError
 from events.store import EventLog
 from loop.journal import Journal
 from projections import fold, snapshots
@@ -69,6 +69,46 @@ def test_a_state_that_is_dumped_and_loaded_at_every_step_stays_the_same(seed: in
         state = State.load(state.dump())
         state.apply(event)
     assert state.dump() == world.state.dump() == folded(world.events).dump()
+
+
+@for_all(SEEDS, st.integers(1, 60), st.integers(0, 299))
+@settings(max_examples=25)
+def test_a_fold_in_batches_that_is_broken_off_goes_on_from_where_it_is(seed: int, batch: int, broken: int) -> None:
+    """Each projection gets a batch in its turn: what comes of it is what comes of one event after the other."""
+    world = history(seed, 300)
+
+    def until_it_breaks() -> Iterator[Event]:
+        yield from world.events[:broken]
+        raise StoreBusy("broken off", "")
+
+    state = State()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("projections.state.BATCH", batch)
+        with pytest.raises(StoreBusy):
+            state.fold(until_it_breaks())
+        assert broken - batch <= state.position <= broken
+        assert state.dump() == one_by_one(world.events[: state.position]).dump()
+        assert state.fold(world.events[state.position :]).dump() == world.state.dump()
+
+
+def one_by_one(events: list[Event]) -> State:
+    state = State()
+    for event in events:
+        state.apply(event)
+    return state
+
+
+@pytest.mark.parametrize("batch", [1, 4, 1_000])
+def test_an_event_that_cannot_be_folded_is_named_wherever_it_lies(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("projections.state.BATCH", batch)
+    events = history(1, 40).events
+    started = next(event for event in events if event.type == "session.started")
+    for broken, mark in ((started.holding({}), "cannot be folded: KeyError"), (replace(started, type="x.y"), "'x.y'")):
+        damaged = [broken if event is started else event for event in events]
+        with pytest.raises(LoopError, match=f"event {started.position} .*{mark}"):
+            State().fold(damaged)
+    with pytest.raises(StoreError, match=f"event {started.position} is missing"):
+        State().fold(event for event in events if event is not started)
 
 
 @for_all(SEEDS)
