@@ -1,4 +1,4 @@
-"""`EventLog`: the only code that opens or writes the store, and the only module that imports SQLite.
+"""`EventLog`: the only code that opens or writes the store.
 
 A store is one SQLite file with one append-only table. Positions are gapless because the next one is taken inside
 `BEGIN IMMEDIATE`; commit order is position order. Readers open read-only, fetch in pages and hold no transaction
@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-from urllib.parse import quote
 
 from orjson import loads
 
@@ -20,21 +19,26 @@ from events import place
 from events.chain import GENESIS, link
 from events.clock import Clock, SystemClock
 from events.envelope import COLUMNS, Event, Json, Record, Unread, short_id, to_json, to_micros, to_text
-from events.errors import DAMAGED, LoopError, StoreBusy, StoreError, StoreGone, StoreImported, StoreTooNew
+from events.errors import DAMAGED, LoopError, StoreBusy, StoreError, StoreGone, StoreImported
 from events.origin import SINCE_SCHEMA, Origin
+from events.sqlite import (
+    BUSY,
+    as_ours,
+    code_of,
+    connect_read_only,
+    copy,
+    migrate,
+    schema_of,
+    sqlite3,
+    sqlite_version,
+    translated,
+    wal_is_safe,
+)
 from events.upcast import LATEST, upcast
-from migrations import APPLICATION_ID
 from migrations import SCHEMA as SCHEMA
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from events.catalog import Payload
-else:
-    try:
-        import pysqlite3.dbapi2 as sqlite3
-    except ImportError:  # not on Linux: the interpreter's own, perhaps with the WAL-reset bug, hence `wal_is_safe`
-        import sqlite3
 
 PAGE = 500  # rows a reader fetches at once
 LONG = 1_000  # letters; what is longer, decisions above all, is decoded only for whoever asks: not every fold does
@@ -48,7 +52,6 @@ WAL_LIMIT = 64 << 20  # bytes; a longer write-ahead log is cut back to this once
 
 BULK_CACHE = 65_536  # KiB; ids come in no order, so that their index is written all over
 
-_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _INSERT = f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _HEAD = "SELECT position, at, hash FROM events ORDER BY position DESC LIMIT 1"
 _FOLD_COLUMNS = "position, type, version, at, tick, cause, session, category, data"
@@ -112,19 +115,6 @@ class Filter(NamedTuple):
     until: str | None = None
     after: int = 0
     upto: int | None = None
-
-
-def sqlite_version() -> str:
-    """The version of the SQLite library in use."""
-    return str(sqlite3.sqlite_version)
-
-
-def wal_is_safe(version: str | None = None) -> bool:
-    """Whether this SQLite has the fix for the WAL-reset corruption bug (3.51.3, or its backports)."""
-    major, minor, patch = (int(part) for part in (version or sqlite_version()).split(".")[:3])
-    if (major, minor) in {(3, 50), (3, 44)}:
-        return patch >= {50: 7, 44: 6}[minor]
-    return (major, minor, patch) >= (3, 51, 3)
 
 
 class Transaction:
@@ -223,7 +213,7 @@ class EventLog:
         Raises StoreError (no database, missing though its directory holds the traces of one, unwritable), StoreTooNew,
         StoreBusy, StoreImported (a copy for reading). Any number of processes may open a new store at once.
         """
-        with _translated(path):
+        with translated(path):
             place.refuse_loss(path)
             place.create_file(path)
             connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
@@ -244,15 +234,15 @@ class EventLog:
     @classmethod
     def read(cls, path: Path) -> EventLog:
         """The store at `path` read-only, whatever older schema it has; a missing one reads as an empty log."""
-        with _translated(path):
+        with translated(path):
             place.refuse_loss(path)
             if not path.exists():
                 return cls.empty()
             expected = place.marked(path)  # before the file: a store born meanwhile is marked only then
-            connection = _connect_read_only(path)
+            connection = connect_read_only(path)
             try:
                 connection.execute("PRAGMA query_only = ON")
-                version = _schema(connection, path)
+                version = schema_of(connection, path)
                 if version == 0:  # created this instant by somebody who has not migrated it yet
                     place.check_mark(path, expected, "")
                     connection.close()
@@ -272,7 +262,7 @@ class EventLog:
         """A log in memory with no events, in this schema: what a store that does not exist yet reads as."""
         connection = sqlite3.connect(":memory:", isolation_level=None)
         log = cls(connection, None, SystemClock(), os.urandom)
-        _migrate(connection, schema)
+        migrate(connection, schema)
         return log
 
     @classmethod
@@ -288,7 +278,7 @@ class EventLog:
 
         Nothing of it is durable before it is synced as a whole.
         """
-        with _translated(path):
+        with translated(path):
             place.create_file(path)
             connection = sqlite3.connect(path, isolation_level=None)
             try:
@@ -296,7 +286,7 @@ class EventLog:
                 for pragma in ("journal_mode = DELETE", "synchronous = OFF", "recursive_triggers = ON"):
                     connection.execute(f"PRAGMA {pragma}")
                 connection.execute("BEGIN")
-                _migrate(connection)
+                migrate(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 connection.close()
@@ -317,7 +307,7 @@ class EventLog:
 
     def _prepare(self, release: str) -> None:
         connection = self._connection
-        before = _schema(connection, self._path)
+        before = schema_of(connection, self._path)
         if before >= SINCE_SCHEMA:
             self.refuse_imported()
         mode = "wal" if wal_is_safe() else "delete"
@@ -329,12 +319,12 @@ class EventLog:
         if before == SCHEMA:
             return
         with self.transaction() as transaction:
-            before = _schema(connection, self._path)  # again: somebody may have migrated while we waited
+            before = schema_of(connection, self._path)  # again: somebody may have migrated while we waited
             if before == SCHEMA:
                 return
             if before == 0 and self._path is not None:
                 place.check_mark(self._path, place.marked(self._path), "")
-            _migrate(connection)
+            migrate(connection)
             from events.catalog import StoreMigrated
 
             store = self._store_id = short_id("l", self.entropy(32).hex()) if before == 0 else self.store_id
@@ -361,12 +351,12 @@ class EventLog:
         if os.getpid() != self._pid:
             raise RuntimeError("a store opened before a fork is used after it; open it again in the child")
         try:
-            with _translated(self._path):
+            with translated(self._path):
                 self._patiently("BEGIN IMMEDIATE")
                 self._check_in_place()
                 transaction = self._begin()
             yield transaction
-            with _translated(self._path):
+            with translated(self._path):
                 self._patiently("COMMIT")
             self._ours = transaction.head, transaction.now
         except BaseException as error:
@@ -383,7 +373,7 @@ class EventLog:
         held is first copied beside where it was.
         """
         try:
-            with _translated(self._path):
+            with translated(self._path):
                 self._check_in_place()
         except StoreGone as gone:
             raise self._rescued(gone) from None
@@ -404,11 +394,11 @@ class EventLog:
         position, _, hash = self._seen
         if position == 0:
             return
-        fresh = _connect_read_only(path)
+        fresh = connect_read_only(path)
         try:
             row = fresh.execute("SELECT hash FROM events WHERE position = ?", (position,)).fetchone()
         except sqlite3.OperationalError as error:
-            if _code(error) in _BUSY:
+            if code_of(error) in BUSY:
                 return  # somebody has it to himself for a moment: look again next time
             row = None
         except sqlite3.DatabaseError:
@@ -426,7 +416,7 @@ class EventLog:
         try:
             head = self.head()
             target = place.rescue_of(self._path, head.position, head.hash)
-            _copy(self._connection, target)
+            copy(self._connection, target)
         except (sqlite3.Error, OSError, LoopError) as error:
             hint = f"its log could not be copied ({error}); while process {os.getpid()} lives, it is in /proc/*/fd"
             return StoreGone(gone.message, hint)
@@ -462,10 +452,10 @@ class EventLog:
         except sqlite3.OperationalError:  # no table yet
             rows = []
         if not rows:
-            return self.head() if _schema(self._connection, self._path) else BEGINNING
+            return self.head() if schema_of(self._connection, self._path) else BEGINNING
         head = Head(*rows[0])
         if head.position != self._ours[0]:
-            _schema(self._connection, self._path)
+            schema_of(self._connection, self._path)
         return head
 
     def _patiently(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -476,7 +466,7 @@ class EventLog:
                 rows: list[Any] = self._connection.execute(statement, values).fetchall()
                 return rows
             except sqlite3.OperationalError as error:
-                if _code(error) not in _BUSY:
+                if code_of(error) not in BUSY:
                     raise
                 now = self._clock.monotonic()
                 deadline = now + BUSY_SECONDS if deadline is None else deadline
@@ -492,7 +482,7 @@ class EventLog:
         try:
             self._connection.execute(_INSERT, row)
         except sqlite3.Error as error:
-            raise _as_ours(self._path, error) from error
+            raise as_ours(self._path, error) from error
 
     # ── looking after it ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -517,7 +507,7 @@ class EventLog:
         return int(self._pragma("user_version")[0])
 
     def _pragma(self, name: str) -> list[str]:
-        with _translated(self._path):
+        with translated(self._path):
             return [str(row[0]) for row in self._patiently(f"PRAGMA {name}")]
 
     def copy_to(self, draft: Path, progress: Callable[[int, int], None] | None = None) -> None:
@@ -527,7 +517,7 @@ class EventLog:
         before it is synced. Writers may go on meanwhile: hold `events.audit.still` to know which head the copy has.
         Raises StoreError.
         """
-        with _translated(draft):
+        with translated(draft):
             place.create_file(draft)
             copy = sqlite3.connect(draft, isolation_level=None)
             try:
@@ -548,7 +538,7 @@ class EventLog:
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        with _translated(self._path):
+        with translated(self._path):
             return self._patiently(query, values)
 
     def _row(self, query: str, values: Sequence[Any] = ()) -> Any:
@@ -741,96 +731,3 @@ class EventLog:
                 " SELECT ?, position, hash, ? FROM events WHERE position = ?",
                 (version, state, position),
             )
-
-
-def _connect_read_only(path: Path) -> sqlite3.Connection:
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)
-
-
-def _copy(connection: sqlite3.Connection, target: Path) -> None:
-    """A whole copy of a database at `target`, unless somebody has put it there: it appears at once or not at all."""
-    draft = target.with_suffix(f".{os.getpid()}")
-    place.create_file(draft)
-    copy = sqlite3.connect(draft, isolation_level=None)
-    try:
-        connection.backup(copy)
-    finally:
-        copy.close()
-    os.replace(draft, target)
-
-
-def _schema(connection: sqlite3.Connection, path: Path | None) -> int:
-    """The store's schema number, 0 for a new file; raises for another program's database or a newer schema."""
-    # In this order: whoever creates the store between two of these makes tables and numbers in one transaction, so that
-    # tables seen first have their numbers; asked for last, a store born meanwhile would look like a stranger's.
-    tables = int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
-    if version == 0 and application == 0:
-        if tables:
-            raise StoreError(f"{path} is a database of another program", "name another place in loop.state")
-        return 0
-    if application != APPLICATION_ID:
-        raise StoreError(f"{path} is a database of another program", "name another place in loop.state")
-    if version > SCHEMA:
-        raise StoreTooNew(
-            f"{path} has schema {version}; this loop knows schemas up to {SCHEMA}",
-            "upgrade loop: pip install --upgrade loop-control",
-        )
-    return version
-
-
-def _migrate(connection: sqlite3.Connection, schema: int = SCHEMA) -> None:
-    """Bring the schema to `schema`; inside the caller's write transaction, so that one process alone does it."""
-    from sqlite_utils.db import Database
-
-    from migrations.migrations import migrations
-
-    db = Database(connection, execute_plugins=False)
-    pending = [step.name for step in migrations.pending(db)]
-    migrations.apply(db, stop_before=pending[len(pending) - (SCHEMA - schema) :])
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {schema}")
-
-
-class _translated:
-    """SQLite's and the file system's errors as ours: the file named, the mend said."""
-
-    __slots__ = ("path",)
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise _as_ours(self.path, error) from error
-        if isinstance(error, UnicodeDecodeError):  # even SQLite's own message may quote what is no text any more
-            raise StoreError(f"{self.path}: a text in it is no UTF-8", DAMAGED) from error
-        if isinstance(error, OSError):
-            hint = "check the directory, its space and rights"
-            raise StoreError(f"{self.path}: {error.strerror or error}", hint) from error
-
-
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 for an error that has none."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _as_ours(path: Path | None, error: sqlite3.Error) -> StoreError | StoreBusy:
-    code = _code(error)
-    if code in _BUSY:
-        return StoreBusy(f"{path}: {error}", "nothing was written; run the command again")
-    hint = {
-        sqlite3.SQLITE_NOTADB: "the file is no loop store; restore it from a backup or name another loop.state",
-        sqlite3.SQLITE_CORRUPT: f"the file is damaged: {DAMAGED}",
-        sqlite3.SQLITE_FULL: "free some space; nothing of this step was written",
-        sqlite3.SQLITE_READONLY: "make the directory and the file writable, or name another loop.state",
-        sqlite3.SQLITE_CANTOPEN: "check that the directory exists and can be written",
-        sqlite3.SQLITE_IOERR: "look at the disk and its free space; nothing of this step was written",
-        sqlite3.SQLITE_PERM: "check the permissions of the file and its directory",
-    }.get(code, DAMAGED if "UTF-8" in str(error) else "run `loop doctor`")
-    return StoreError(f"{path}: {error}", hint)

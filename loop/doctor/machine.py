@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from events.errors import StoreError
-from events.store import EventLog, sqlite_version, wal_is_safe
+from events.sqlite import sqlite_version, wal_is_safe
+from events.store import EventLog
 from loop.doctor.check import Check, listed
 from loop.doctor.log import opened
 from loop.home import Home

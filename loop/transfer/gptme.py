@@ -19,7 +19,8 @@ from events.envelope import short_id, to_text
 from events.errors import ImportFailed
 from events.imported import building, refuse_taken
 from events.origin import Origin
-from events.store import BEGINNING, SCHEMA, sqlite_version
+from events.sqlite import sqlite_version
+from events.store import BEGINNING, SCHEMA
 from loop import __version__
 from loop.text import visible
 from loop.transfer.importing import STORE

@@ -11,8 +11,8 @@ from typing import Any
 
 from events.chain import GENESIS, link
 from events.envelope import COLUMNS, Event, Record, to_json
+from events.sqlite import sqlite3 as store_sqlite
 from events.store import EventLog
-from events.store import sqlite3 as store_sqlite
 from loop.audit.checks import Report
 from loop.audit.verify import verify
 from projections import snapshots

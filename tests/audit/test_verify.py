@@ -27,8 +27,9 @@ from stores import (
 )
 
 from events import audit
-from events.store import SCHEMA, EventLog
+from events.store import EventLog
 from loop.audit.verify import verify
+from migrations import SCHEMA
 from tests.e2e.e2e_project import Project
 
 FOLDED = {"decisions", "snapshots", "projections"}  # what sees nothing behind a row that cannot be folded

@@ -15,7 +15,7 @@ from stores import records, write
 
 from events.envelope import Event
 from events.lifecycle import SESSION_ENDS
-from events.store import sqlite3 as store_sqlite
+from events.sqlite import sqlite3 as store_sqlite
 from migrations.views import VIEWS
 
 SESSION = [

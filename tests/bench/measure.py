@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from events.store import sqlite3 as store_sqlite  # type: ignore[attr-defined]
-from events.store import sqlite_version
+from events.sqlite import sqlite3 as store_sqlite  # type: ignore[attr-defined]
+from events.sqlite import sqlite_version
 
 if TYPE_CHECKING:
     import sqlite3

@@ -19,7 +19,8 @@ from events import audit
 from events.catalog import NoticeSent
 from events.envelope import to_text
 from events.errors import StoreError, UsageError
-from events.store import EventLog, sqlite3
+from events.sqlite import sqlite3
+from events.store import EventLog
 from loop.audit.verify import verify
 from loop.commands import backup
 from tests.e2e.e2e_project import LOOP, Project, kill

@@ -15,7 +15,8 @@ import pytest
 
 from events.catalog import LoopPaused
 from events.clock import Clock, SystemClock
-from events.store import EventLog, sqlite3
+from events.sqlite import sqlite3
+from events.store import EventLog
 from loop.commands import doctor
 from loop.doctor import state_directory
 from loop.doctor.check import Check

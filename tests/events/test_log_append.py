@@ -14,7 +14,8 @@ from events.catalog import BackendLimited, NoticeSent, SessionEnded, SessionLost
 from events.clock import Clock
 from events.envelope import COLUMNS, Event, Record
 from events.errors import StoreError
-from events.store import LONG, EventLog, Filter, sqlite3
+from events.sqlite import sqlite3
+from events.store import LONG, EventLog, Filter
 
 NOTICE = NoticeSent(kind="test")
 

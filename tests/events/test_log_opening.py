@@ -18,7 +18,8 @@ from events import store
 from events.catalog import LoopPaused, NoticeSent
 from events.clock import Clock
 from events.errors import LoopError, StoreBusy, StoreError, StoreTooNew
-from events.store import EventLog, Filter, sqlite3, sqlite_version, wal_is_safe
+from events.sqlite import sqlite3, sqlite_version, wal_is_safe
+from events.store import EventLog, Filter
 from migrations import SCHEMA
 
 NOTICE = NoticeSent(kind="test")

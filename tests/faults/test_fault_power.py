@@ -11,7 +11,8 @@ import pytest
 from events.catalog import LoopPaused, NoticeSent
 from events.chain import GENESIS, link
 from events.place import wal_bytes
-from events.store import EventLog, Filter, wal_is_safe
+from events.sqlite import wal_is_safe
+from events.store import EventLog, Filter
 from tests.audit.stores import failing, report_of
 
 pytestmark = pytest.mark.skipif(not wal_is_safe(), reason="this SQLite keeps no write-ahead log")

@@ -15,7 +15,8 @@ import pytest
 
 from events.catalog import NoticeSent
 from events.chain import GENESIS, link
-from events.store import EventLog, Filter, sqlite3
+from events.sqlite import sqlite3
+from events.store import EventLog, Filter
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

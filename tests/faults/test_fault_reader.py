@@ -8,7 +8,8 @@ import pytest
 
 from events.catalog import LoopPaused, NoticeSent
 from events.place import wal_bytes
-from events.store import WAL_LIMIT, EventLog, sqlite3, wal_is_safe
+from events.sqlite import sqlite3, wal_is_safe
+from events.store import WAL_LIMIT, EventLog
 from tests.e2e.e2e_project import Project
 
 pytestmark = pytest.mark.skipif(not wal_is_safe(), reason="this SQLite keeps no write-ahead log")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from events.store import EventLog, sqlite3
+from events.sqlite import sqlite3
+from events.store import EventLog
 from tests.audit.stores import Rows, write
 from tests.e2e.e2e_project import Project
 

@@ -15,7 +15,8 @@ import pytest
 from events.catalog import NoticeSent
 from events.errors import StoreError, StoreGone
 from events.place import mark_of
-from events.store import EventLog, sqlite3
+from events.sqlite import sqlite3
+from events.store import EventLog
 from tests.e2e.e2e_project import Project, wait_until
 
 NOTICE = NoticeSent(kind="test")
