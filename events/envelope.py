@@ -74,6 +74,13 @@ class Unread(Event):
             self._data = decoded(self.position, self._text)
         return self._data
 
+    def __reduce__(self) -> tuple[type[Unread], tuple[object, ...]]:
+        envelope = (self.position, self.type, self.at, self.tick, self.cause, self.session, self.category)
+        return Unread, (*envelope, self._text)
+
+    def __repr__(self) -> str:
+        return f"Unread(position={self.position}, type={self.type!r}, text={self._text!r})"
+
 
 class Record(NamedTuple):
     """One stored row, exactly as it lies in the table; `data` and `private` are the stored text."""

@@ -350,6 +350,8 @@ class EventLog:
         """
         if os.getpid() != self._pid:
             raise RuntimeError("a store opened before a fork is used after it; open it again in the child")
+        if self._connection.in_transaction:
+            raise RuntimeError("a transaction is begun within another")
         try:
             with translated(self._path):
                 self._patiently("BEGIN IMMEDIATE")

@@ -108,10 +108,14 @@ LATEST = {type: version + 1 for type, version in sorted(UPCASTERS)}
 def upcast(type: str, version: int, data: Json) -> Json:
     """`data` of an event of `type` stored at `version`, as today's version has it.
 
-    Raises StoreTooNew for a version that no step leads to: only a newer loop can have written it.
+    Raises StoreTooNew for a version that no step leads to: only a newer loop can have written it; ValueError for data
+    that a fault has made unlike its version.
     """
     while step := UPCASTERS.get((type, version)):
-        data = step(data)
+        try:
+            data = step(data)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"it is no {type} of version {version}: {error.__class__.__name__} {error}") from error
         version += 1
     if version > 1 and (type, version - 1) not in UPCASTERS:
         raise StoreTooNew(

@@ -13,6 +13,7 @@ from projections import window
 from projections.fold import EXACT, Handlers, Hours, bucket, keep_exact
 
 UNUSED = frozenset({"limited", "refused"})
+MOST = 10**13  # microseconds that one session counts for; sums of them must stay numbers of 64 bits
 
 
 class Allocation(TypedDict):
@@ -56,7 +57,7 @@ def ended(state: Allocation, event: Event) -> None:
         return
     at, category = opened
     session, data, hour = event.session, event.data, at[:13]
-    micros = round((data.get("seconds") or 0) * 1_000_000)
+    micros = round(min((data.get("seconds") or 0) * 1_000_000, MOST))
     unused = data.get("outcome") in UNUSED
     if (cells := state["hours"].get(hour)) is not None and category in cells:
         cell, sum = cells[category], state["sum"]

@@ -49,7 +49,7 @@ def cost_of(usage: Mapping[str, Any] | None) -> int | None:
         return None
     if usage.get("cost_micros") is not None:
         return min(int(usage["cost_micros"]), MOST)
-    return None if usage.get("cost_usd") is None else min(int(usage["cost_usd"] * MICRO + 0.5), MOST)
+    return None if usage.get("cost_usd") is None else int(min(usage["cost_usd"] * MICRO + 0.5, MOST))
 
 
 def scopes_of(requested: Event) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from events.envelope import Event
-from events.errors import DAMAGED, StoreError, StoreTooNew
+from events.errors import DAMAGED, LoopError, StoreError, StoreTooNew
 from projections import (
     allocation,
     backends,
@@ -80,7 +80,7 @@ def _unknown(event: Event) -> StoreTooNew:
     )
 
 
-_BROKEN = (LookupError, TypeError, ValueError, AttributeError, AssertionError)
+BROKEN = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError)
 """What a fold raises on an event that is unlike any that we append."""
 
 BATCH = 1_000
@@ -96,12 +96,13 @@ Queues = Mapping[str, list[Event]]
 def _check_next(event: Event, position: int) -> None:
     """Raise StoreError where `event` is not the one after `position`, StoreTooNew where its type is unknown."""
     if event.position != position + 1:
-        raise _unfoldable(position + 1, LookupError(f"the event after {position} is {event.position}"))
+        raise unfoldable(position + 1, LookupError(f"the event after {position} is {event.position}"))
     if event.type not in ROUTES:
         raise _unknown(event)
 
 
-def _unfoldable(position: int, error: Exception) -> StoreError:
+def unfoldable(position: int, error: Exception) -> StoreError:
+    """`error`, which a fold raised on the event at `position`, as ours."""
     return StoreError(f"event {position} is missing or cannot be folded: {type(error).__name__} {error}", DAMAGED)
 
 
@@ -154,46 +155,56 @@ class State:
         try:
             for name, handler in ROUTES[event.type]:
                 handler(parts[name], event)
-        except _BROKEN as error:
-            raise _unfoldable(event.position, error) from error
+        except BROKEN as error:
+            raise unfoldable(event.position, error) from error
         self.position, self.at = event.position, event.at
 
     def fold(self, events: Iterable[Event], progress: Callable[[int], None] | None = None) -> State:
         """Fold all of `events` in place and return self; `progress` hears the position now and then.
 
-        Raises StoreTooNew for an unknown type, StoreError for an event that a fault has made unlike any that we append,
-        or that is not the next one, and whatever `events` raises: then the state is at a position before that, from
-        where the fold can go on, but for an event that a projection could not take.
+        Raises StoreError for the first event that a fault has made unlike any that we append, or that is not the next
+        one, StoreTooNew for an unknown type: then the state may hold half of something and is of no use any more.
+        Whatever `events` raises leaves it at a position from where the fold can go on.
         """
         queues: Queues = {name: [] for name in PROJECTIONS}
         puts: dict[str, list[Callable[[Event], None]]] = {}  # type -> into the queues of those that it goes to
-        position, event = self.position, None
+        position, last = self.position, None
         with uncollected():
-            for event in events:
-                if event.position != position + 1 or event.type not in puts:
-                    _check_next(event, position)
-                    puts[event.type] = [queues[name].append for name, _ in ROUTES[event.type]]
-                for put in puts[event.type]:
-                    put(event)
-                position += 1
-                if position % BATCH == 0:
-                    self._take(queues, event)
-                    if progress is not None and position % 10_000 == 0:
-                        progress(position)
-            if event is not None:
-                self._take(queues, event)
+            try:
+                for event in events:
+                    if event.position != position + 1 or event.type not in puts:
+                        _check_next(event, position)
+                        puts[event.type] = [queues[name].append for name, _ in ROUTES[event.type]]
+                    for put in puts[event.type]:
+                        put(event)
+                    position, last = position + 1, event
+                    if position % BATCH == 0:
+                        last = None
+                        self._take(queues, event)
+                        if progress is not None and position % 10_000 == 0:
+                            progress(position)
+            except LoopError:
+                if last is not None:
+                    self._take(queues, last)  # what lies before it comes first, and may be worse
+                raise
+            if last is not None:
+                self._take(queues, last)
         return self
 
     def _take(self, queues: Queues, last: Event) -> None:
         """Empty the queues, each into its projection; `last` is the newest event in them."""
+        broken: tuple[int, Exception] | None = None  # the first event that a projection could not take
         for name, queue in queues.items():
             part, handlers, event = self._parts[name], PROJECTIONS[name].HANDLERS, last
             try:
-                for event in queue:
+                for event in queue if broken is None else [each for each in queue if each.position < broken[0]]:
                     handlers[event.type](part, event)
-            except _BROKEN as error:
-                raise _unfoldable(event.position, error) from error
+            except (*BROKEN, StoreError) as error:
+                broken = event.position, error
             queue.clear()
+        if broken is not None:
+            position, cause = broken
+            raise cause if isinstance(cause, StoreError) else unfoldable(position, cause) from cause
         self.position, self.at = last.position, last.at
 
     def dump(self) -> bytes:

@@ -220,9 +220,15 @@ class _Walk:
         """Hand out what was folded since the last segment."""
         dump, after = self._segment
         upto = self.state.position if self.stopped is None else self.stopped - 1
-        if upto > after:
-            self.again.add(Segment(dump, after, upto))
-            self._segment = (b"" if self.stopped else self.state.dump(), upto)
+        if upto <= after:
+            return
+        try:
+            following = b"" if self.stopped else self.state.dump()
+        except TypeError as error:  # a number beyond 64 bits, a key that is no text
+            self._stop(upto, f"the state after event {upto} cannot be kept: {error}")
+            return
+        self.again.add(Segment(dump, after, upto))
+        self._segment = (following, upto)
 
     def mark_unread(self, projections: Tally) -> None:
         """Checks that need the fold have seen nothing behind an unreadable event, and must not look as if they had."""

@@ -19,7 +19,7 @@ from loop.audit.terms import Folds, Instants, Term, Update, source_of, updater
 from loop.moment import Moment
 from projections import snapshots
 from projections.fold import Handler
-from projections.state import PROJECTIONS, State
+from projections.state import BROKEN, PROJECTIONS, State, unfoldable
 
 STEPPED = "clock.stepped"
 FOREIGN: Folds = {"locks": frozenset({"lock.acquired", "lock.released"})}  # what tells a lock history from a log
@@ -181,8 +181,11 @@ class _Scan:
             elif at < self.now:
                 clocked(self.values, self.state, at)
             self.now = at
-        for name, handler in plan.routes.get(event.type, ()):
-            handler(getattr(self.state, name), event)
+        try:
+            for name, handler in plan.routes.get(event.type, ()):
+                handler(getattr(self.state, name), event)
+        except BROKEN as error:
+            raise unfoldable(event.position, error) from error
         plan.touched[event.type](self.values, self.state, self.now)
         holds = self.holds_of(self.values)
         if lapsed is not None:

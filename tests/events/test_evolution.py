@@ -5,6 +5,7 @@ The file is only ever added to. A new version of a type needs its example here a
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from events.catalog import REGISTRY, parse
-from events.upcast import upcast
+from events.upcast import UPCASTERS, upcast
 from projections.state import ROUTES
 
 CORPUS = Path(__file__).resolve().parents[1] / "fixtures" / "events.jsonl"
@@ -33,3 +34,10 @@ def test_every_version_of_every_type_has_its_example() -> None:
     stored = {(example["type"], example["version"]) for example in EXAMPLES}
     wanted = {(name, version) for name, model in REGISTRY.items() for version in range(1, model.version + 1)}
     assert stored == wanted
+
+
+@pytest.mark.parametrize("type, version", sorted(UPCASTERS))
+@pytest.mark.parametrize("damaged", [{}, {"candidates": [1]}, {"candidates": 1}, {"categories": [], "backends": {}}])
+def test_data_that_is_unlike_its_version_is_no_bug_of_ours(type: str, version: int, damaged: dict[str, Any]) -> None:
+    with contextlib.suppress(ValueError):
+        assert set(damaged) <= set(upcast(type, version, damaged))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,7 +123,9 @@ def test_long_data_is_decoded_only_for_whoever_asks(log: EventLog, intruder: sql
     assert (first.position, first.data) == (whole.position, whole.data)
     assert first == whole
     assert whole == first
+    assert copy.deepcopy(first) == pickle.loads(pickle.dumps(first)) == whole
     assert second.type == torn.type
+    assert str(torn.position) in repr(second)
     with pytest.raises(StoreError, match=f"event {torn.position} cannot be read"):
         assert second.data
 

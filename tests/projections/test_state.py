@@ -111,6 +111,23 @@ def test_an_event_that_cannot_be_folded_is_named_wherever_it_lies(batch: int, mo
         State().fold(event for event in events if event is not started)
 
 
+@pytest.mark.parametrize("batch", [1, 1_000])
+def test_of_several_events_that_cannot_be_folded_the_first_is_named(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever projection comes first, and whatever is wrong with the events behind it."""
+    monkeypatch.setattr("projections.state.BATCH", batch)
+    events = history(1, 200).events
+    first = next(event for event in events if event.type == "lock.acquired")
+    behind = next(event for event in events if event.type == "session.requested" and event.position > first.position)
+    damaged = [event.holding({"x": 1}) if event in (first, behind) else event for event in events]
+    gap = [event for event in damaged if event is not damaged[behind.position]]
+    stranger = [replace(event, type="x.y") if event is damaged[behind.position] else event for event in damaged]
+    for found in (damaged, gap, stranger):
+        with pytest.raises(StoreError, match=f"event {first.position} .*cannot be folded: KeyError"):
+            State().fold(found)
+
+
 @for_all(SEEDS)
 @settings(max_examples=10)
 def test_folding_changes_no_event(seed: int) -> None:
