@@ -36,7 +36,7 @@ def test_every_version_of_every_type_has_its_example() -> None:
     assert stored == wanted
 
 
-@pytest.mark.parametrize("type, version", sorted(UPCASTERS))
+@pytest.mark.parametrize(("type", "version"), sorted(UPCASTERS))
 @pytest.mark.parametrize("damaged", [{}, {"candidates": [1]}, {"candidates": 1}, {"categories": [], "backends": {}}])
 def test_data_that_is_unlike_its_version_is_no_bug_of_ours(type: str, version: int, damaged: dict[str, Any]) -> None:
     with contextlib.suppress(ValueError):
