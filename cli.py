@@ -7,7 +7,7 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -17,7 +17,11 @@ from loop import __version__
 from loop.program import INTERRUPTED, ReaderLeft, execute, fail, places_apart
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loop.home import Home
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 DAILY, CONTROL, AUDIT, SETUP = "Daily", "Control", "Audit", "Setup"
 USAGE = 2
@@ -58,7 +62,19 @@ class LoopGroup(TyperGroup):
             return INTERRUPTED
 
 
-class MomentsCommand(TyperCommand):
+class LoopCommand(TyperCommand):
+    """Refuses an option that is given twice and counts once: the first would be dropped in silence."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in {option.name: option for option in given if given.count(option) > 1}.values():
+            if option.param_type_name == "option" and not option.multiple and not getattr(option, "is_flag", False):
+                name = max(option.opts, key=len)
+                raise typer.BadParameter(f"{name} is given {given.count(option)} times, and counts once", ctx=ctx)
+        return super().parse_args(ctx, args)
+
+
+class MomentsCommand(LoopCommand):
     """Takes -2h for a moment, not for the options -2 and -h. Its own options are flags, so that their place is free."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -67,7 +83,16 @@ class MomentsCommand(TyperCommand):
         return super().parse_args(ctx, [*flags, "--", *moments])
 
 
-class LoopApp(typer.Typer):
+class Commands(typer.Typer):
+    """Whose commands are LoopCommands."""
+
+    def command(
+        self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **settings: Any
+    ) -> Callable[[F], F]:
+        return super().command(name, cls=cls or LoopCommand, **settings)
+
+
+class LoopApp(Commands):
     """Builds only the command that is called: Typer inspects every parameter of every command, which costs more than
     the fold of a long log. Help, completion and unknown commands build them all."""
 
@@ -88,6 +113,8 @@ def _usage(error: Exception, as_json: bool) -> int:
     """A mistake on the command line, as Typer found it."""
     exit_code = int(getattr(error, "exit_code", USAGE))
     text = getattr(error, "format_message", lambda: str(error))()
+    if not text:
+        return exit_code  # the help is there already
     context = getattr(error, "ctx", None)
     command = f"{context.command_path} --help" if context is not None else "loop --help"
     return fail("usage", text, f"see: {command}", exit_code, as_json)
@@ -102,13 +129,13 @@ app = LoopApp(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EXIT_CODES,
 )
-config_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+config_app = Commands(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(config_app, name="config", rich_help_panel=SETUP, help="Check or show the effective config.")
-timer_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+timer_app = Commands(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(timer_app, name="timer", rich_help_panel=SETUP, help="Have systemd fire: its units.")
-hook_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+hook_app = Commands(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(hook_app, name="hook", rich_help_panel=SETUP, help="The git hook for evidence = \"git\".")
-backends_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
+backends_app = Commands(invoke_without_command=True, rich_markup_mode="rich")
 app.add_typer(backends_app, name="backends", rich_help_panel=DAILY)
 
 places: dict[str, Path | None] = {"directory": None, "config": None}
@@ -140,6 +167,11 @@ def main(
     -C DIR and --config FILE may stand before or after the command.
     """
     places["directory"], places["config"] = directory, config
+    if directory is not None or config is not None:
+        from loop.output import PLACES
+
+        given = {"-C": directory, "--config": config}
+        PLACES[:] = [word for option, path in given.items() if path is not None for word in (option, str(path))]
 
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -288,7 +320,9 @@ def log(
     since: Annotated[str | None, typer.Option("--since", help="Since: 2h ago, or a time.")] = None,
     until: Annotated[str | None, typer.Option("--until", help="Until: 2h ago, or a time.")] = None,
     after: Annotated[int, typer.Option("--after", min=0, help="Only behind this position.")] = 0,
-    limit: Annotated[int | None, typer.Option("-n", min=1, help="Only the last so many.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("-n", min=1, help="Only the last so many; 50 unless --json, --since or --after.")
+    ] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as events come.")] = False,
     at: At = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,

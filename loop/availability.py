@@ -39,9 +39,21 @@ def pools(state: State, now: int) -> list[dict[str, Any]]:
 
 def is_available(state: State, name: str, now: int) -> bool | None:
     """Whether a backend, or any backend of a pool, takes a session now; None where there is none of that name."""
-    found = backends(state, now)
+    found, spent = backends(state, now), spent_budgets(state, now)
     named = [found[name]] if name in found else [each for each in found.values() if each.pool == name]
-    return any(each.state == "available" and not each.paused for each in named) if named else None
+    if not named:
+        return None
+    free = [each for each in named if not spent.keys() & {f"backend:{each.name}", f"pool:{each.pool}"}]
+    return any(each.state == "available" and not each.paused for each in free)
+
+
+def spent_budgets(state: State, now: int) -> dict[str, str | None]:
+    """Scope -> until when its budgets let nothing start, None where that depends on a session; of those that do."""
+    found: dict[str, str | None] = {}
+    for scope, lines in all_budgets(state, now).items():
+        if closed := [line["until"] for line in lines if not line["open"]]:
+            found[scope] = None if None in closed else max(closed)
+    return found
 
 
 def all_budgets(state: State, now: int) -> dict[str, list[dict[str, Any]]]:

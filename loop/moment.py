@@ -61,6 +61,8 @@ def resolve(log: EventLog, text: str | None, clock: Clock | None = None) -> Mome
         if base.at is not None and to_text(time) < base.at:
             raise UsageError(f"{text} is before this range of a log, which begins after {base.at}", "name a later time")
         return Moment(log.position_at(to_text(time)), time)
+    if re.fullmatch(r"\+?\d+(\.\d+)?\s*[a-z]+", text):  # no id begins with a digit
+        raise UsageError(f"{text!r} is no moment", f"so long ago is -{text.lstrip('+')}; the future is not known")
     return _position(log, position_of(log, text), present)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 WIDTH = 80  # columns where stdout is no terminal
 WHOLE = 24  # columns of a table's cell that no other cell takes
+
+
+PLACES: list[str] = []
+"""The -C and --config that this command was given: what it prints to go on with must have them, too."""
 
 
 def clean(text: object, limit: int | None = None) -> str:
@@ -60,7 +65,13 @@ def print_commands(out: Console, *commands: str) -> None:
     from rich.text import Text
 
     for command in commands:
-        out.print(Text(f"→ {clean(command)}", "dim"), soft_wrap=True)
+        out.print(Text(f"→ {clean(here(command))}", "dim"), soft_wrap=True)
+
+
+def here(command: str) -> str:
+    """A `loop …` command for this project, wherever it is copied to."""
+    program, _, rest = command.partition(" ")
+    return f"loop {shlex.join(PLACES)} {rest}" if PLACES and program == "loop" else command
 
 
 def print_json(value: Mapping[str, Any]) -> None:

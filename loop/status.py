@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from events.envelope import to_text
+from loop.availability import spent_budgets
 from loop.guard import why_frozen
 from loop.output import as_of, clean
 from loop.shares import UNIT, Starts, counted
@@ -134,10 +135,13 @@ def problems(state: State, now: int, report: dict[str, Any]) -> list[dict[str, s
             add("over_allocated", text, f"loop why-not {line['name']}")
     for line in report["categories"]:
         if line["neglected"] and not line["live"]:
-            add("neglected", f"{line['name']} is neglected", f"loop start {line['name']}")
+            add("neglected", f"{line['name']} is neglected", f"loop why-not {line['name']}")
     total = report["backends"]
     if total["total"] and not total["available"]:
         add("no_backend", "no backend is available", "loop backends")
+    for scope, until in spent_budgets(state, now).items():
+        text = f"the budget of {scope.replace(':', ' ')} lets nothing start"
+        add("budget_spent", text if until is None else f"{text} until {until[:19]}Z", "loop usage")
     for line in report["categories"]:
         if line["gate"] == "error":
             code = line["gate_exit_code"]

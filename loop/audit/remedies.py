@@ -94,6 +94,7 @@ def _restrained(mode: str) -> Remedy:
     def remedy(view: View, decision: Decision, name: str) -> Iterator[Ladder]:
         for scope, command in (("all", "loop resume"), (f"category:{name}", f"loop resume --category {name}")):
             restraint = view.restraints.get(scope)
+            command += ' --reason "…"' if mode == "frozen" else ""
             if restraint is not None and restraint.mode == mode:
                 text = f"{'the loop' if scope == 'all' else 'it'} had not been {mode}"
                 yield [Change(f'restraint["{scope}"].mode', mode, None, text, alter.unrestrained(scope), command)]

@@ -10,7 +10,7 @@ from events.clock import SystemClock
 from events.envelope import to_text
 from events.errors import UsageError
 from events.store import EventLog
-from loop.availability import is_available, pools
+from loop.availability import is_available, pools, spent_budgets
 from loop.moment import again, resolve
 from loop.output import as_of, clean, console, local, message, print_commands, print_json, uncrushed
 from loop.status import status
@@ -35,13 +35,14 @@ def run(db: Path, *, at: str | None, as_json: bool, wait: str | None = None) -> 
         found: dict[str, Any] = status(state, moment.now, moment.since)["backends"]
         found["pools"] = pools(state, moment.now)
         found["command"] = again(log, moment, "backends")
+        spent = spent_budgets(state, moment.now)
         imported = log.origin is not None
     finally:
         log.close()
     if as_json:
         print_json({"schema": "loop.backends/1", "as_of": as_of(moment.position, moment.at), **found})
     else:
-        _show(found, moment.at, imported)
+        _show(found, spent, moment.at, imported)
     return 0
 
 
@@ -68,7 +69,7 @@ def _waiting(state: State, name: str, now: int) -> str:
     return f"waiting for {name}" + (f", expected at {local(to_text(min(untils)))}" if untils else "")
 
 
-def _show(found: Mapping[str, Any], now: str | None, imported: bool) -> None:
+def _show(found: Mapping[str, Any], spent: Mapping[str, str | None], now: str | None, imported: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -79,12 +80,17 @@ def _show(found: Mapping[str, Any], now: str | None, imported: bool) -> None:
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for name in ("backend", "pool", "state", "until", "live"):
         table.add_column(name, no_wrap=True)
+    shut = 0
     for item in found["items"]:
-        style = "green" if item["state"] == "available" else "red"
+        over = [scope for scope in (f"backend:{item['name']}", f"pool:{item['pool']}") if scope in spent]
+        closed = item["state"] != "available" or item["paused"] or bool(over)
+        until = item["until"] if item["state"] != "available" else spent[over[0]] if over else None
+        state = "budget spent" if over and item["state"] == "available" and not item["paused"] else _state(item)
         names = (Text(clean(item["name"])), Text(clean(item["pool"])))
-        table.add_row(*names, Text(_state(item), style), local(item["until"], now), str(item["live"]))
+        table.add_row(*names, Text(state, "red" if closed else "green"), local(until, now), str(item["live"]))
+        shut += closed
     out.print(uncrushed(table))
-    out.print(f"{found['available']} of {found['total']} available")
+    out.print(f"{found['total'] - shut} of {found['total']} take sessions")
     print_commands(out, found["command"])
 
 

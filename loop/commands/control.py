@@ -18,7 +18,7 @@ from loop.config_file import load
 from loop.controller import Loop
 from loop.home import Home
 from loop.moment import ahead, unique
-from loop.output import as_of, clean, console, message, print_json
+from loop.output import as_of, clean, console, here, message, print_json
 from loop.sessions import handshake, rundir, stopfile
 from loop.status import mode
 from projections.state import State
@@ -221,7 +221,11 @@ def _report(loop: Loop, as_json: bool, **more: Any) -> int:
         out.print(f"asked to stop: {', '.join(stopping)}")
     elif "stopping" in more:
         out.print("no session lives")
-    if held:
-        reason = ' --reason "…"' if any(restraint.mode == "frozen" for restraint in held.values()) else ""
-        out.print(f"go on with: loop resume{reason}")
+    for scope, mode_ in more.get("lifted", {}).items():
+        out.print(f"{_named(scope)} is no longer {mode_}")
+    for scope, restraint in held.items():
+        kind, _, name = scope.partition(":")
+        reason = ' --reason "…"' if restraint.mode == "frozen" else ""
+        command = f"loop resume{f' --{kind} {clean(name)}' if name else ''}{reason}"
+        out.print(f"go on with: {here(command)}", soft_wrap=True)
     return 0

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from events.envelope import Record, content, private_content, to_text
+from events.errors import UsageError
 from events.store import EventLog, Filter
 from loop.moment import past, resolve, unique
-from loop.output import clean, console, local, print_line
+from loop.output import clean, console, local, message, print_line
+from projections.state import ROUTES
 
 FOLLOW_SECONDS = 0.5
+SCREENFUL = 50  # events that a person gets who does not say; scripts get all
 TEXT = 46  # columns that a line's facts may take
 
 
@@ -51,13 +56,16 @@ def as_json(record: Record) -> dict[str, Any]:
 
 def run(db: Path, query: Query, *, json_lines: bool, follow: bool) -> int:
     """Print matching events, oldest first; with `follow` go on as they come."""
+    _check_types(query.types)
     log = EventLog.read(db)
     try:
         wanted = _filter(log, query)
         limit = query.limit
-        if limit is None and not json_lines and query.after == 0 and query.since is None:
-            limit = 50  # a person wants the newest screenful; scripts get all
+        if screenful := limit is None and not json_lines and query.after == 0 and query.since is None:
+            limit = SCREENFUL
         records = log.select(wanted, limit=limit, newest=limit is not None)
+        if screenful and len(records) == SCREENFUL:
+            message(f"the newest {SCREENFUL}; more: -n {10 * SCREENFUL}")
         _print(records, json_lines)
         while follow:
             time.sleep(FOLLOW_SECONDS)
@@ -68,6 +76,16 @@ def run(db: Path, query: Query, *, json_lines: bool, follow: bool) -> int:
     finally:
         log.close()
     return 0
+
+
+def _check_types(patterns: tuple[str, ...]) -> None:
+    """Raise UsageError for a type, or a pattern of types, that no event can have."""
+    for pattern in patterns:
+        if not fnmatch.filter(ROUTES, pattern):
+            near = difflib.get_close_matches(pattern, ROUTES, n=1)
+            rooms = ", ".join(sorted({f"{type.partition('.')[0]}.*" for type in ROUTES}))
+            hint = f"did you mean {near[0]}?" if near else f"there are: {rooms}"
+            raise UsageError(f"no event has a type like {pattern!r}", hint)
 
 
 def _filter(log: EventLog, query: Query) -> Filter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from events.catalog import OperatorRequested, SelectionMade, SelectionRejected
@@ -25,7 +25,7 @@ from loop.journal import Rehearsal
 from loop.moment import Moment, resolve
 from loop.notices import announcing
 from loop.observe import Selection, ask_selector, interpret
-from loop.output import as_of, clean, console, message, print_json
+from loop.output import as_of, clean, console, here, message, print_json
 from loop.passes import Decided, Facts, Fire, configure, decide_pass, raises_slots
 from loop.sessions import stopfile
 from projections import schedule
@@ -57,8 +57,7 @@ def plan(
         state = moment.state(log)
         config = load(home.config)
         notes = [*warnings(config), *_raising(log, state, moment, config)]
-        if at is None and (stop := stopfile.problem(str(home.state))) is not None:
-            notes.append(stop)
+        stop = stopfile.problem(str(home.state)) if at is None else None
     finally:
         log.close()
     if recorded or at is not None:
@@ -66,6 +65,7 @@ def plan(
     else:
         rehearsed, observed = _observed(state, moment, config, environ, payload)
     decision = rehearsed.decision.as_dict() | {"basis": moment.position}
+    would = 0 if stop else len(decision["chosen"])
     selection = _selection(observed.selection)
     if as_json:
         print_json(
@@ -73,24 +73,27 @@ def plan(
                 "schema": "loop.plan/1",
                 "as_of": as_of(moment.position, moment.at),
                 "inputs": rehearsed.inputs,
-                "selection": {**selection, "warnings": selection["warnings"] + notes},
+                "selection": {**selection, "warnings": selection["warnings"] + notes + ([stop] if stop else [])},
                 **_measured(observed),
                 "decision": decision,
             }
         )
     elif quiet:
-        print(" ".join(choice["category"] for choice in decision["chosen"]))
+        print(" ".join(choice["category"] for choice in decision["chosen"] if not stop))
+        if stop:
+            message(f"warning: {stop}")
     else:
         out = console()
-        out.print(f"plan at position {moment.position}, inputs {rehearsed.inputs}: nothing is started")
+        what = f"{stop}; but for that" if stop else f"a pass would start {would or 'nothing'}"
+        out.print(f"plan at position {moment.position}, inputs {rehearsed.inputs}: {what}")
         _print_decision(selection, decision, planned=True)
         for note in [*selection["warnings"], *notes]:
             message(f"warning: {note}")
-        if payload is None and at is None and not recorded:
-            out.print(f"do it, if nothing changes: loop tick --expect {rehearsed.inputs}")
+        if payload is None and at is None and not recorded and would:
+            out.print(f"do it, if nothing changes: {here(f'loop tick --expect {rehearsed.inputs}')}", soft_wrap=True)
     if selection["rejected"]:
         return 3
-    return WOULD_START if exit_code and decision["chosen"] else 0
+    return WOULD_START if exit_code and would else 0
 
 
 def _raising(log: EventLog, state: State, moment: Moment, config: Config) -> list[str]:
@@ -252,24 +255,28 @@ def _report(loop: Loop, result: Result, as_json: bool) -> int:
     elif decided is None:
         console().print(f"skipped: {result.skipped}")
     else:
-        _print_decision(selection if result.selection else None, decided.decision.as_dict())
+        running = {each.session for each in result.started}
+        failed = {grant.session: grant.choice.category for grant in decided.grants if grant.session not in running}
+        _print_decision(selection if result.selection else None, decided.decision.as_dict(), failed=failed.values())
         out = console()
         for each in result.started:
             out.print(f"started {each.session} {clean(each.category)}" + (f", pid {each.pid}" if each.pid else ""))
-        if len(result.started) < len(decided.grants):
-            failed = {grant.session for grant in decided.grants} - {each.session for each in result.started}
-            for session in sorted(failed):
-                message(f"{session} could not be started: loop log --session {session}")
+        for session in sorted(failed):
+            message(f"{session} could not be started: loop log --session {session}")
     return 3 if result.selection is not None and selection["rejected"] else 0
 
 
 def _print_decision(
-    selection: dict[str, Any] | None, decision: dict[str, Any], *, planned: bool = False
+    selection: dict[str, Any] | None,
+    decision: dict[str, Any],
+    *,
+    planned: bool = False,
+    failed: Collection[str] = (),
 ) -> None:
     out = console()
     if selection is not None:
         out.print(selection_line({**selection, "asked": True}))
-    out.print(decision_table(decision, planned=planned))
+    out.print(decision_table(decision, planned=planned, failed=failed))
     out.print(slots_text(decision))
 
 

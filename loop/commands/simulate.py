@@ -19,7 +19,7 @@ from loop.simulate import workload as workloads
 from loop.simulate.compare import Difference
 from loop.simulate.compare import compare as compared
 from loop.simulate.run import START, Simulated, place, simulate
-from loop.simulate.settings import as_file, settings
+from loop.simulate.settings import as_file, settings, unmodelled
 from loop.simulate.workload import Workload
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ def run(
     chosen = workloads.load(workloads.find(workload or workloads.DEFAULT))
     config = settings(_file(home), chosen, changes)
     _say_unused(chosen, config.categories)
+    if new := [name for name in config.categories if name not in settings(_file(home), chosen, ()).categories]:
+        message(f"new by --set: category {', '.join(map(clean, new))}")
+    if left := unmodelled(_file(home), chosen, changes):
+        message(f"not modelled, and left out: {', '.join(left)}")
     if into is not None and into.exists() and (not into.is_dir() or os.listdir(into)):
         raise UsageError(f"{into} is there and not empty", "name a new directory: --into DIR")
     with place(into) as directory:
@@ -153,14 +157,21 @@ def _table(lines: Sequence[Difference]) -> RenderableType:
     for name in ("A", "B", "B - A", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
-        interval = "no data" if line.low is None or line.high is None else f"{line.low:+.3g} to {line.high:+.3g}"
-        table.add_row(NAMES[line.name], *(_number(value) for value in (line.a, line.b)), _signed(line), interval)
+        known = line.low is not None and line.high is not None
+        interval = f"{_signed(line.low)} to {_signed(line.high)}" if known else "no data"
+        numbers = (_number(line.a), _number(line.b), _signed(line.difference))
+        table.add_row(NAMES[line.name], *numbers, interval)
     return table
 
 
 def _number(value: float | None) -> str:
-    return "no data" if value is None else f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+    return "no data" if value is None else f"{value:,.0f}" if abs(value) >= 1_000 else f"{_rounded(value):.3g}"
 
 
-def _signed(line: Difference) -> str:
-    return "no data" if line.difference is None else f"{line.difference:+.3g}"
+def _signed(value: float | None) -> str:
+    return "no data" if value is None else f"{_rounded(value):+.3g}"
+
+
+def _rounded(value: float) -> float:
+    """Without what is left of a sum that cancels out."""
+    return round(value, 9) + 0.0

@@ -12,7 +12,7 @@ from events.errors import StoreError, UsageError
 from events.place import wal_bytes
 from events.store import WAL_LIMIT, EventLog
 from loop.moment import again, resolve
-from loop.output import WIDTH, clean, console, local, message, print_commands, print_json, share, span, uncrushed
+from loop.output import WIDTH, clean, console, here, local, message, print_commands, print_json, share, span, uncrushed
 from loop.sessions import stopfile
 from loop.status import status, unknown
 from projections.figures import NEGLECT
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 INVARIANTS = frozenset({"same_lock", "intent_ignored", "not_started"})
 """Problems that only a fault of loop itself, or its sudden death, can bring."""
 LOCKS_SHOWN = 12
+FAILED = frozenset({"failed", "timed_out", "stalled", "lost", "refused"})
 
 
 def run(db: Path, *, at: str | None, as_json: bool, watch: float | None, check: bool) -> int:
@@ -111,7 +112,9 @@ def _head(report: Mapping[str, Any]) -> Text:
     if mode is None:  # no loop was there to run or to pause
         text = Text("locks of another program", "bold")
     else:
-        text = Text.assemble(("loop ", "bold"), (mode.replace("_", " "), style))
+        held = report["restraints"].get("all")
+        until = f" until {local(held['until'], as_of['at'])}" if held and held["until"] and held["mode"] == mode else ""
+        text = Text.assemble(("loop ", "bold"), (mode.replace("_", " ") + until, style))
     text.append(f"   as of {local(as_of['at'])}, position {as_of['position']}", "dim")
     return text
 
@@ -122,8 +125,9 @@ def _problems(report: Mapping[str, Any]) -> list[Text]:
     lines = []
     for problem in report["problems"]:
         line = Text.assemble(("✗ ", "bold red"), (clean(problem["text"], 100), "red"))
-        line.append(f"  → {clean(problem['command'])}", "dim")
-        lines.append(line)
+        command = Text(f"  → {clean(here(problem['command']))}", "dim")
+        fits = line.cell_len + command.cell_len <= console().width  # else it must not be broken in its middle
+        lines += [line + command] if fits else [line, command]
     return lines
 
 
@@ -152,7 +156,11 @@ def _verdicts(report: Mapping[str, Any]) -> Any:
         useful = "no data: nothing assessed yet"
     if noop["unproven"]:
         useful += f" · {noop['unproven']} unproven beside them"
-    table.add_row("useful", Text(useful))
+    ends = [item["outcome"] for item in report["sessions"]["recent"]]
+    failed = len([outcome for outcome in ends if outcome in FAILED])
+    if failed:
+        useful += f" · {failed} of the last {len(ends)} ends failed"
+    table.add_row("useful", Text(useful, "red" if failed * 2 >= len(ends) > 0 else ""))
     slots, pools = report["slots"], report["backends"]
     capacity = "no data" if slots["capacity"] is None else f"{slots['live']} of {slots['capacity']} in use"
     if slots["peak"] is not None:
@@ -164,6 +172,14 @@ def _verdicts(report: Mapping[str, Any]) -> Any:
         text += "; limited: " + ", ".join(_limit(item, report["as_of"]["at"]) for item in limited[:3])
         text += f" and {len(limited) - 3} more" if len(limited) > 3 else ""
     table.add_row("backends", Text(text))
+    held = [
+        f"{clean(scope.replace(':', ' '), 40)} {each['mode']}"
+        + (f" until {local(each['until'], report['as_of']['at'])}" if each["until"] else "")
+        for scope, each in report["restraints"].items()
+        if scope != "all"
+    ]
+    if held:
+        table.add_row("held", Text(" · ".join(held), "yellow"))
     return table
 
 
@@ -282,7 +298,7 @@ def _foot(report: Mapping[str, Any]) -> Text:
         text.append("last decision: none yet (loop tick makes one)")
     else:
         text.append(f"last decision {local(last['at'], now)}, {last['trigger']}, started {last['started']}")
-        text.append("  → loop why last", "dim")
+        text.append(f"  → {here('loop why last')}", "dim")
     fire = report["next_fire"]
     text.append("\nnext fire ")
     text.append("none: no controller runs and no timer fired lately" if fire is None else local(fire, now))

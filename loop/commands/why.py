@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from events.envelope import to_micros
 from events.store import EventLog
 from loop.audit.why import find, knew, rederive, session_of, state_before
 from loop.moment import resolve
-from loop.output import as_of, clean, console, local, print_json, span, uncrushed
+from loop.output import as_of, clean, console, here, local, print_json, span, uncrushed
 from loop.words import REJECTIONS, figure, idle, verdict, weighed
 from projections.state import State
 from projections.view import view
@@ -147,7 +147,7 @@ def _foot(again: Mapping[str, Any], command: str, position: int) -> Any:
         foot = Text("today's code decides otherwise on what was known then", "bold red")
         for each in again["differs"][:6]:
             foot.append(f"; {clean(each['category'], 24)}: {each['then']} → {each['now']}")
-    foot.append(f"\n→ {command}\n→ loop status --at {position - 1}", "dim")
+    foot.append(f"\n→ {here(command)}\n→ {here(f'loop status --at {position - 1}')}", "dim")
     return foot
 
 
@@ -168,8 +168,8 @@ def selection_line(selection: Mapping[str, Any] | None) -> Any:
     return Text(f"selection: {tier}{len(selection['ranking'])} ranked, from {selection['source']}{when}")
 
 
-def decision_table(decision: Mapping[str, Any], *, planned: bool = False) -> Any:
-    """Every candidate: rank, category, the rule that named it, the verdict in words."""
+def decision_table(decision: Mapping[str, Any], *, planned: bool = False, failed: Collection[str] = ()) -> Any:
+    """Every candidate: rank, category, the rule that named it, the verdict in words; `failed` were chosen in vain."""
     from rich.table import Table
     from rich.text import Text
 
@@ -185,6 +185,8 @@ def decision_table(decision: Mapping[str, Any], *, planned: bool = False) -> Any
     for candidate in decision["candidates"]:
         good = candidate["verdict"] == "chosen"
         text = Text(verdict(candidate["verdict"], candidate["detail"], planned=planned), "green" if good else "")
+        if good and candidate["category"] in failed:
+            text = Text("could not be started", "red")
         if good and (choice := chosen.get(candidate["category"])):
             text.append(f" on {clean(choice['backend'], 20)}")
             text.append(f", task {clean(choice['task'], 40)}" if choice["task"] else "")

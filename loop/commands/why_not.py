@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from events.store import EventLog
 from loop.audit.why_not import why_not
 from loop.moment import resolve
-from loop.output import as_of, clean, console, local, print_json
+from loop.output import as_of, clean, console, here, local, print_json
 from loop.words import verdict
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ def run(db: Path, category: str, *, at: str | None, as_json: bool) -> int:
         print_json(report)
     else:
         asked = found["verdict"] == "not_ranked" and last is not None and last["source"] == "builtin"
-        console().print(_render(report, f"   loop select --at {found['decision']}" if asked else ""))
+        console().print(_render(report, [f"loop select --at {found['decision']}"] if asked else []))
     return 0
 
 
-def _render(report: Mapping[str, Any], more: str) -> Text:
+def _render(report: Mapping[str, Any], more: Sequence[str]) -> Text:
     """The answer for a person; `more` are further commands that explain it."""
     from rich.text import Text
 
@@ -56,7 +56,8 @@ def _render(report: Mapping[str, Any], more: str) -> Text:
         text.append(f"\nnote: {report['note']}")
     if not chosen:
         _append_flips(text, report)
-    text.append(f"\n→ {clean(report['command'])}\n→ loop why {report['decision']}{more}", "dim")
+    for command in (report["command"], f"loop why {report['decision']}", *more):
+        text.append(f"\n→ {clean(here(command))}", "dim")
     return text
 
 
@@ -66,23 +67,25 @@ def _append_flips(text: Text, report: Mapping[str, Any]) -> None:
     elif report["changes"] == 1:
         text.append("\nit would have started, had one fact been different: if")
     else:
-        text.append("\nno single change suffices; it would have started, had two facts been different: if")
+        text.append("\nno single change suffices; it would have started, had two been different: if")
+    by_hand = report["by_hand"]
+    useless = None if by_hand is not None and by_hand["starts"] else f"loop start {report['category']}"
     before = None
     for flip in report["flips"]:
         if flip["fact"] != before:
-            _append_fact(text, flip, "  · ", ", and one of these" if flip["and"] else "")
+            _append_fact(text, flip, "  · ", ", and one of these" if flip["and"] else "", useless)
         for other in flip["and"]:
-            _append_fact(text, other, "      ‣ ", "")
+            _append_fact(text, other, "      ‣ ", "", useless)
         before = flip["fact"]
-    by_hand = report["by_hand"]
     if by_hand is not None and by_hand["starts"]:
-        text.append(f"\nby hand it would have started: {by_hand['command']}")
+        text.append(f"\nby hand it would have started: {here(by_hand['command'])}")
     elif by_hand is not None:
         text.append(f"\nnot even by hand: {clean(verdict(by_hand['verdict'], by_hand['detail']), TEXT)}", "dim")
 
 
-def _append_fact(text: Text, flip: Mapping[str, Any], mark: str, end: str) -> None:
+def _append_fact(text: Text, flip: Mapping[str, Any], mark: str, end: str, useless: str | None) -> None:
+    """One fact and how to change it; `useless` is a command that would be refused all the same."""
     text.append(f"\n{mark}{clean(flip['text'], TEXT)}{end}")
-    hows = [clean(how, TEXT) for how in (flip["command"], flip["setting"]) if how is not None]
+    hows = [clean(here(how), TEXT) for how in (flip["command"], flip["setting"]) if how not in (None, useless)]
     if hows:
         text.append(f"   → {'  or  '.join(hows)}", "dim")

@@ -20,6 +20,7 @@ from loop.simulate.workload import Workload
 
 NOT_RUN = ["simulated"]
 _HEAD = "# What was simulated in this store. Its commands were never run and are replaced: start nothing with it."
+_UNTOLD = ("max_tokens_per_day", "max_cost_per_day")
 _UNUSED = ("prompt", "prompt_file", "env", "env_file", "before", "after", "cwd")
 
 
@@ -39,7 +40,18 @@ def as_file(file: Path | None, workload: Workload, changes: Iterable[str]) -> st
     return "\n".join((_HEAD, *_lines(tables), ""))
 
 
+def unmodelled(file: Path | None, workload: Workload, changes: Iterable[str]) -> list[str]:
+    """The keys of the config, dotted, that are left out: modelled sessions tell neither tokens nor cost, and a budget
+    that nobody tells anything of is shut for good."""
+    tables = _given(file, workload, changes)
+    return [line.partition(" = ")[0] for line in _lines(tables) if line.partition(" = ")[0].endswith(_UNTOLD)]
+
+
 def _tables(file: Path | None, workload: Workload, changes: Iterable[str]) -> dict[str, Any]:
+    return _harmless(_given(file, workload, changes))
+
+
+def _given(file: Path | None, workload: Workload, changes: Iterable[str]) -> dict[str, Any]:
     if file is not None:
         tables = read_toml(file)
     elif workload.config is not None:
@@ -51,7 +63,7 @@ def _tables(file: Path | None, workload: Workload, changes: Iterable[str]) -> di
         )
     for change in changes:
         _change(tables, change)
-    return _harmless(tables)
+    return tables
 
 
 def _lines(tables: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[str]:
@@ -68,7 +80,7 @@ def _change(tables: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     names = _parts(key)
     if not equals or len(names) < 2:
-        raise UsageError(f"--set {change}: no key and value", "write it like --set allocation.max_ratio=1.5")
+        raise UsageError(f"--set {change}: no table, key and value", "write it like --set allocation.max_ratio=1.5")
     place = tables
     for name in names[:-1]:
         place = place.setdefault(name, {})
@@ -97,12 +109,12 @@ def _harmless(tables: Mapping[str, Any]) -> dict[str, Any]:
     """The tables without anything to run or to read; where there was a command there is NOT_RUN."""
     found = copy.deepcopy(dict(tables))
     sections = [found.get("session"), found.get("selector"), found.get("loop")]
-    for kind in ("categories", "backends"):
+    for kind in ("categories", "backends", "pools"):
         if isinstance(named := found.get(kind), dict):
             sections += named.values()
     for section in sections:
         if isinstance(section, dict):
-            for key in _UNUSED:
+            for key in (*_UNUSED, *_UNTOLD):
                 section.pop(key, None)
             for key in ("command", "gate"):
                 if isinstance(section.get(key), list):

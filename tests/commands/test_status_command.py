@@ -28,7 +28,7 @@ def last_line(text: str) -> str:
 def test_the_head_of_an_imported_store_is_named_by_no_position_since_its_windows_are_longer(project: Project) -> None:
     project.loop("export", "-o", "all.jsonl")
     project.loop("import", "all.jsonl", "--into", "copy")
-    assert last_line(project.loop("-C", "copy", "status").stdout) == "→ loop status"
+    assert last_line(project.loop("-C", "copy", "status").stdout) == "→ loop -C copy status"
 
 
 def test_watching_through_a_pipe_shows_each_look_and_ends_with_its_reader(project: Project) -> None:

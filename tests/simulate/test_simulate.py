@@ -273,12 +273,12 @@ def test_a_change_is_a_dotted_key_and_is_checked_like_the_file(tmp_path: Path) -
     assert found.categories["code"].target == 0.3
     assert changed('categories."a.b".command=["x"]').categories["a.b"].target is None
     for wrong, error, match in (
-        ("slots=8", UsageError, "no key and value"),
+        ("slots=8", UsageError, "no table, key and value"),
         ("loop.slots.more=8", UsageError, "slots is no table"),
         ("loop.slotz=8", ConfigError, "did you mean slots"),
         ("loop.policy=best", ConfigError, "policy"),
-        ("loop..slots=8", UsageError, "no key and value"),
-        ("loop.slots", UsageError, "no key and value"),
+        ("loop..slots=8", UsageError, "no table, key and value"),
+        ("loop.slots", UsageError, "no table, key and value"),
     ):
         with pytest.raises(error, match=match):
             changed(wrong)
