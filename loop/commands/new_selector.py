@@ -25,5 +25,6 @@ def run(directory: Path, file: Path) -> int:
     out = console()
     out.print(f"wrote {clean(path)}", soft_wrap=True)
     out.print(f"try it: {shlex.quote(clean(path))} | loop plan --payload -", soft_wrap=True)
-    out.print(f"then, in loop.toml under [selector], for builtin = true: command = [{json.dumps(clean(path))}]", soft_wrap=True)
+    line = f"command = [{json.dumps(clean(path))}]"
+    out.print(f"then, in loop.toml under [selector], instead of builtin = true: {line}", soft_wrap=True)
     return 0
