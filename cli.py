@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from events.errors import ConfigError
+from events.errors import ConfigError, UsageError
 from loop import __version__
 from loop.program import INTERRUPTED, ReaderLeft, execute, fail, places_apart
 
@@ -70,7 +70,8 @@ class LoopCommand(TyperCommand):
         for option in {option.name: option for option in given if given.count(option) > 1}.values():
             if option.param_type_name == "option" and not option.multiple and not getattr(option, "is_flag", False):
                 name = max(option.opts, key=len)
-                raise typer.BadParameter(f"{name} is given {given.count(option)} times, and counts once", ctx=ctx)
+                text = f"{name} is given {given.count(option)} times, and counts once"
+                raise UsageError(text, f"run {ctx.command_path} once for each, or see: {ctx.command_path} --help")
         return super().parse_args(ctx, args)
 
 
@@ -168,10 +169,9 @@ def main(
     """
     places["directory"], places["config"] = directory, config
     if directory is not None or config is not None:
-        from loop.output import PLACES
+        from loop.output import say_places
 
-        given = {"-C": directory, "--config": config}
-        PLACES[:] = [word for option, path in given.items() if path is not None for word in (option, str(path))]
+        say_places(directory, config)
 
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]

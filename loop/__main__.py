@@ -44,6 +44,8 @@ def plain_status(arguments: list[str]) -> dict[str, Any] | None:
     for word in rest:
         if word in FLAGS:
             options[FLAGS[word]] = True
+        elif VALUES.get(word) in options:
+            return None  # given twice
         elif word in VALUES and (value := next(rest, None)) is not None:
             options[VALUES[word]] = value
         else:
@@ -61,7 +63,9 @@ def _status(
 ) -> int:
     from loop import home
     from loop.commands.status import run
+    from loop.output import say_places
 
+    say_places(directory, config)
     return run(home.find(directory, config, os.environ).db, at=at, as_json=as_json, watch=None, check=check)
 
 

@@ -18,6 +18,8 @@ from events.envelope import to_micros
 from loop.text import visible
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.table import Table
 
@@ -25,8 +27,13 @@ WIDTH = 80  # columns where stdout is no terminal
 WHOLE = 24  # columns of a table's cell that no other cell takes
 
 
-PLACES: list[str] = []
-"""The -C and --config that this command was given: what it prints to go on with must have them, too."""
+_places: list[str] = []  # the -C and --config that this command was given
+
+
+def say_places(directory: Path | None, config: Path | None) -> None:
+    """Where this command was told to work: what it prints to go on with has that, too."""
+    given = {"-C": directory, "--config": config}
+    _places[:] = [word for option, path in given.items() if path is not None for word in (option, str(path))]
 
 
 def clean(text: object, limit: int | None = None) -> str:
@@ -71,7 +78,7 @@ def print_commands(out: Console, *commands: str) -> None:
 def here(command: str) -> str:
     """A `loop …` command for this project, wherever it is copied to."""
     program, _, rest = command.partition(" ")
-    return f"loop {shlex.join(PLACES)} {rest}" if PLACES and program == "loop" else command
+    return f"loop {shlex.join(_places)} {rest}" if _places and program == "loop" else command
 
 
 def print_json(value: Mapping[str, Any]) -> None:

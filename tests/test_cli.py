@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -184,3 +185,26 @@ def test_a_command_may_be_started_with_its_output_closed(tmp_path: Path) -> None
     EventLog.open(tmp_path / ".loop" / "loop.db").close()
     done = subprocess.run(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", ["pause --category a --category b", "status --at 1 --at 2", "sessions -n 1 -n 2"])
+def test_an_option_that_counts_once_is_refused_twice(tmp_path: Path, words: str) -> None:
+    EventLog.open(tmp_path / ".loop" / "loop.db").close()
+    done = loop("-C", str(tmp_path), *words.split())
+    assert done.returncode == 2
+    assert "is given 2 times, and counts once" in done.stderr
+    many = loop("-C", str(tmp_path), "log", "--json", "--json", "--type", "tick.*", "--type", "lock.*")
+    assert (many.returncode, many.stderr) == (0, "")
+
+
+def test_commands_to_go_on_with_say_where_and_are_never_broken(tmp_path: Path) -> None:
+    place = tmp_path / "a project with a long name of its own, and with spaces"
+    with closing(EventLog.open(place / ".loop" / "loop.db")) as log, log.transaction() as entry:
+        entry.append(LoopPaused(reason="a store to look at"), actor="test")
+    for words in ("status", "sessions", "diff 1 2", "show 2"):
+        done = loop("-C", str(place), *words.split(), COLUMNS="40")
+        for line in done.stdout.splitlines():
+            if line.startswith("→ ") and " step " not in line:  # which wants a terminal
+                again = loop(*shlex.split(line.removeprefix("→ loop ")))
+                assert again.returncode == 0, again.stderr
+    assert f"→ loop -C '{place}' status --at " in loop("-C", str(place), "status").stdout
