@@ -136,7 +136,7 @@ def test_why_not_leads_from_a_category_that_was_not_named_to_what_it_needs(taske
     tasked.settle()
     told = tasked.loop("why-not", "docs").stdout.splitlines()
     assert "the selector did not ask for it" in told[0]
-    command = told[-1].split("   ")[-1]
+    command = told[-1].removeprefix("→ ")
     assert "docs needs supply: all of its tasks are over (of 1)" in tasked.loop(*command.split()[1:]).stdout
     assert "loop select" not in tasked.loop("why-not", "code").stdout
 
