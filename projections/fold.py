@@ -17,7 +17,7 @@ Handlers = Mapping[str, Handler]
 
 HOUR = 3_600_000_000  # microseconds
 EXACT = 2 * HOUR  # windows up to this long are counted from exact starts, longer ones from whole hours
-HOURS_KEPT = 240  # hours with an event in them that a fold keeps: ten days of unbroken work
+HOURS_KEPT = 192  # hours with an event in them that a fold keeps: a window of a week, and a day, of unbroken work
 EXACT_KEPT = 2_048  # exact starts that a fold keeps
 EXACT_HELD = 3 * EXACT  # and for how long: a clock that was set back by hours still finds what it asks for
 RECENT = 20  # ends and assessments that a fold keeps

@@ -42,7 +42,7 @@ def _load(log: EventLog, end: int, progress: Callable[[int], None] | None) -> St
     state = None
     if end > EVERY and (found := log.load_snapshot(version(), end)) is not None:
         try:
-            state = State.load(zlib.decompress(found[1]))
+            state = State.load(unpacked(found[1]))
         except (zlib.error, ValueError, KeyError):  # damaged: `loop verify` says so, the log itself is whole
             state = None
     if state is None:
@@ -64,12 +64,17 @@ def first(log: EventLog) -> State:
             f" ({origin.folds}, of loop {origin.release}; today's are {version()})",
             f"read it with loop {origin.release}, or import an export of the whole log",
         )
-    return State.load(zlib.decompress(origin.state))
+    return State.load(unpacked(origin.state))
 
 
 def packed(state: State) -> bytes:
     """A State as snapshots and origins hold it."""
     return zlib.compress(state.dump(), 6)
+
+
+def unpacked(text: bytes) -> bytes:
+    """The text of a State that was `packed`, into room that is enough at once, as a rule: growing it takes time."""
+    return zlib.decompress(text, bufsize=8 * len(text) + 1)
 
 
 def save(log: EventLog, state: State) -> None:
