@@ -315,7 +315,7 @@ def test_it_counts_the_hours_that_the_fold_alone_lets_go_of() -> None:
     story = told(configured())
     for _ in range(300):
         story.happens(*ran("code", minutes=60))
-    assert sum(count for count, _ in counted(story.state, story.now, 400 * HOUR).values()) == 240
+    assert sum(count for count, _ in counted(story.state, story.now, 400 * HOUR).values()) == HOURS_KEPT
     found = of(story, 400)
     assert (found["categories"][0]["spawned"], found["data"]["sessions"], found["data"]["hours"]) == (300, 300, 300)
 
