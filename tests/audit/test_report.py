@@ -34,6 +34,7 @@ from loop.history import history
 from loop.output import console
 from loop.report import report
 from loop.status import status
+from projections.fold import HOURS_KEPT
 from projections.view import counted
 
 DAY = 24 * HOUR
