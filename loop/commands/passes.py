@@ -84,7 +84,8 @@ def plan(
             message(f"warning: {stop}")
     else:
         out = console()
-        what = f"{stop}; but for that" if stop else f"a pass would start {would or 'nothing'}"
+        what = f"a pass would start {len(decision['chosen']) or 'nothing'}"
+        what = f"{stop}; but for that {what}" if stop else what
         out.print(f"plan at position {moment.position}, inputs {rehearsed.inputs}: {what}")
         _print_decision(selection, decision, planned=True)
         for note in [*selection["warnings"], *notes]:
