@@ -16,6 +16,7 @@ from time import perf_counter
 
 from events.store import EventLog
 from projections import snapshots
+from projections.state import uncollected
 from tests.bench.history import store
 from tests.bench.measure import Goal, Line, connect, environment, paired, progress
 from tests.bench.status import LOOP, PEER
@@ -54,9 +55,9 @@ def bench(directory: Path) -> Iterator[Line]:
 
 
 def _moments(root: Path) -> list[float]:
-    """Milliseconds to the state at random positions."""
+    """Milliseconds to the state at random positions; the collector is off, as it is while `loop status --at` runs."""
     choice, found = random.Random(3), []
-    with closing(EventLog.read(root / ".loop" / "loop.db")) as log:
+    with closing(EventLog.read(root / ".loop" / "loop.db")) as log, uncollected():
         head = log.head().position
         for _ in range(POSITIONS):
             position = choice.randrange(1, head + 1)
