@@ -20,9 +20,9 @@ def visible(text: str, longest: int | None = None) -> str:
     return kept[: longest - 1] + "…"
 
 
-def count_of(count: int, one: str, many: str | None = None) -> str:
+def count_of(count: float, one: str, many: str | None = None) -> str:
     """`1 start`, `2 starts`; `many` where an s is not enough."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
+    return f"{count if isinstance(count, int) else format(count, 'g')} {one if count == 1 else many or one + 's'}"
 
 
 def _shown(letter: str) -> str:

@@ -102,6 +102,8 @@ def run(
         print(f"kept   {output.clean(backup)}")
     if agents:
         print(f"found  {', '.join(agents)}: sessions run on them, and spend what they spend")
+    else:
+        print("found  no agent: what sessions run is a placeholder in loop.toml, for a command of yours")
     if prompt is not None:
         print(f"{'wrote' if prompt else 'kept '}  {output.clean(directory / PROMPT_NAME)}  (what they are asked)")
     print(f"{'kept' if known else 'made'}   {output.clean(store)}")

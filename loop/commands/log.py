@@ -128,6 +128,7 @@ def _bad(type: str) -> bool:
 
 _SAID = (
     "outcome",
+    "answer",
     "verdict",
     "reason",
     "code",

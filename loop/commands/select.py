@@ -29,12 +29,15 @@ def run(home: Home, *, at: str | None, as_json: bool) -> int:
     try:
         moment = resolve(log, at)
         found = _now(home, log, moment) if at is None else _then(log, moment)
+        known = moment.state(log).control["config"] if at is None else None
     finally:
         log.close()
     report = {"schema": "loop.select/1", "as_of": as_of(moment.position, moment.at), **found}
     if as_json:
         print_json(report)
         return 0
+    if known is not None and known["selector"]["kind"] != "builtin":
+        message("this project's selector is a command; this is what builtin = true would say in its place")
     print(_head(report))
     if report["all_scores"]:
         print("", *_table(report), sep="\n")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from events.envelope import Record, content, to_text
 from events.errors import UsageError
@@ -24,6 +24,17 @@ CHUNK = 1 << 16
 FOLLOW_SECONDS = 0.3
 
 
+def _check_outcome(name: str | None) -> None:
+    """Raise UsageError for an outcome that no session has."""
+    if name is None:
+        return
+    from events.catalog import Outcome  # it knows all the vocabulary, which takes its time
+
+    if name not in get_args(Outcome):
+        hint = "those that live: --live; " if name in ("live", "starting") else ""
+        raise UsageError(f"no session ends {clean(name, 40)!r}", f"{hint}outcomes are: {', '.join(get_args(Outcome))}")
+
+
 def run(
     db: Path,
     *,
@@ -37,6 +48,7 @@ def run(
     as_json: bool,
 ) -> int:
     """Print sessions, newest first: those that match every filter."""
+    _check_outcome(outcome)
     log = EventLog.read(db)
     try:
         moment = resolve(log, at)

@@ -21,6 +21,7 @@ from loop.simulate.compare import compare as compared
 from loop.simulate.run import START, Simulated, place, simulate
 from loop.simulate.settings import as_file, settings, unmodelled
 from loop.simulate.workload import Workload
+from loop.text import count_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -141,7 +142,8 @@ def _head(done: Simulated, workload: Workload, config: Path, changes: Sequence[s
     from rich.text import Text
 
     live = done.tally.mean_live
-    text = Text(f"simulated {done.days:g} days, {done.tally.sessions} sessions, seed {done.seed}", "bold")
+    counts = f"{count_of(done.days, 'day')}, {count_of(done.tally.sessions, 'session')}"
+    text = Text(f"simulated {counts}, seed {done.seed}", "bold")
     text.append(f", {'no data' if live is None else format(live, '.2f')} live on average\n")
     text.append(f"workload: {clean(workload.summary)}\nconfig: {clean(config)}", "dim")
     if changes:

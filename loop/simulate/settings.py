@@ -27,9 +27,17 @@ _UNUSED = ("prompt", "prompt_file", "env", "env_file", "before", "after", "cwd")
 def settings(file: Path | None, workload: Workload, changes: Iterable[str]) -> Config:
     """The config in `file`, or the workload's own; `changes` are like `loop.slots=8`.
 
-    Raises ConfigError and UsageError.
+    Raises ConfigError, and UsageError where it is the changes that make it invalid.
     """
-    return from_tables(_tables(file, workload, changes), workload.path if file is None else file)
+    changes, path = list(changes), workload.path if file is None else file
+    try:
+        return from_tables(_tables(file, workload, changes), path)
+    except ConfigError as error:
+        if not changes:
+            raise
+        from_tables(_tables(file, workload, ()), path)  # raises where the file itself is at fault
+        problems = [f"with {', '.join(changes)}:", *map(str.strip, error.message.splitlines()[1:])]
+        raise UsageError("\n".join(problems), "see the keys: loop config show") from None
 
 
 def as_file(file: Path | None, workload: Workload, changes: Iterable[str]) -> str:

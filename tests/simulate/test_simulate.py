@@ -275,8 +275,8 @@ def test_a_change_is_a_dotted_key_and_is_checked_like_the_file(tmp_path: Path) -
     for wrong, error, match in (
         ("slots=8", UsageError, "no table, key and value"),
         ("loop.slots.more=8", UsageError, "slots is no table"),
-        ("loop.slotz=8", ConfigError, "did you mean slots"),
-        ("loop.policy=best", ConfigError, "policy"),
+        ("loop.slotz=8", UsageError, "did you mean slots"),
+        ("loop.policy=best", UsageError, "policy"),
         ("loop..slots=8", UsageError, "no table, key and value"),
         ("loop.slots", UsageError, "no table, key and value"),
     ):
